@@ -1,0 +1,132 @@
+"""Names and shapes of the stream's topics, and the grammar of native MQTT topics.
+
+One table says what every topic carries, how it is keyed, how many partitions it has and
+how long it keeps its records: both stream implementations create and check topics by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from matchday.domain.reading import KINDS
+
+DAY_MS = 86_400_000
+
+
+class Topic(StrEnum):
+    """The stream's topics; the first two carry the original system's names."""
+
+    ANALYTICS = "analytics"
+    RESULTS = "analytics_results"
+    DEAD_LETTERS = "dead_letters"
+    LEDGER = "ledger"
+    SLOTS = "ingest_slots"
+
+
+@dataclass(frozen=True)
+class TopicPlan:
+    """How one topic is laid out.
+
+    Attributes:
+        topic: Its name.
+        carries: What a record is, for people.
+        key: What the key is, for people.
+        partitions: How many partitions it is created with.
+        retention_ms: How long records are kept, in milliseconds.
+        record_bytes_max: The largest record it takes, in bytes.
+    """
+
+    topic: Topic
+    carries: str
+    key: str
+    partitions: int
+    retention_ms: int
+    record_bytes_max: int
+
+
+PLANS: dict[Topic, TopicPlan] = {
+    plan.topic: plan
+    for plan in (
+        TopicPlan(
+            Topic.ANALYTICS,
+            "a reading",
+            "venue, or source for scalars",
+            partitions=4,
+            retention_ms=7 * DAY_MS,
+            record_bytes_max=13 * 2**20,
+        ),
+        TopicPlan(
+            Topic.RESULTS,
+            "a finding",
+            "venue, or sensor for forecasts",
+            partitions=4,
+            retention_ms=7 * DAY_MS,
+            record_bytes_max=2**20,
+        ),
+        TopicPlan(
+            Topic.DEAD_LETTERS,
+            "the raw bytes of a refused message, reason in headers",
+            "source",
+            partitions=1,
+            retention_ms=30 * DAY_MS,
+            record_bytes_max=13 * 2**20,
+        ),
+        TopicPlan(
+            Topic.LEDGER,
+            "the counts of one ingest tick",
+            "ingest slot",
+            partitions=1,
+            retention_ms=30 * DAY_MS,
+            record_bytes_max=4 * 2**20,
+        ),
+        TopicPlan(
+            Topic.SLOTS,
+            "nothing: its partitions are the ingest slots that replicas claim",
+            "none",
+            partitions=1,
+            retention_ms=7 * DAY_MS,
+            record_bytes_max=2**20,
+        ),
+    )
+}
+
+NATIVE_ROOT = "matchday"
+
+
+@dataclass(frozen=True)
+class NativeTopic:
+    """The parts of a native MQTT topic `matchday/<venue>/<kind>/<source>`."""
+
+    venue: str
+    kind: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{NATIVE_ROOT}/{self.venue}/{self.kind}/{self.source}"
+
+
+@lru_cache(maxsize=65536)
+def parse_native(topic: str) -> NativeTopic | None:
+    """Split a native MQTT topic into its parts, or give None for any other topic."""
+    parts = topic.split("/")
+    if len(parts) != 4 or parts[0] != NATIVE_ROOT or parts[2] not in KINDS:
+        return None
+    if not parts[1] or not parts[3]:
+        return None
+    return NativeTopic(parts[1], parts[2], parts[3])
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Tell whether an MQTT topic matches a filter with `+` and `#` (MQTT 5, section 4.7)."""
+    if topic.startswith("$") and topic_filter[:1] in ("+", "#"):
+        return False
+    levels = topic.split("/")
+    wanted = topic_filter.split("/")
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if index >= len(levels) or level not in ("+", levels[index]):
+            return False
+    return len(levels) == len(wanted)
