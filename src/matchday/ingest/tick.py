@@ -1,0 +1,219 @@
+"""One ingest tick: deliveries in, outputs for one stream transaction out. No I/O.
+
+A tick collects what arrived since the last commit, decides the fate of every message and
+holds the records that make those fates durable: accepted readings for `analytics`,
+refused messages for `dead_letters`, and one record of counts for `ledger`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from matchday.domain.account import Counts, LedgerRecord, TailEntry, encode_ledger
+from matchday.domain.instants import iso_from_ms
+from matchday.domain.reading import Reading, numbering_of, partition_key
+from matchday.domain.topics import Topic
+from matchday.domain.wire import encode_reading
+from matchday.errors import RefusedError
+from matchday.ingest.adapters import Adapters, RefusedSources
+from matchday.ingest.gate import GatePolicy, check
+from matchday.ingest.identity import Doubt, Identities, Verdict, digest_of
+from matchday.ports import Deliveries, Record
+
+TRUNCATED_BYTES = 64 * 1024
+"""How much of a message above `payload_bytes_max` a dead letter keeps."""
+
+
+@dataclass
+class Tick:
+    """What one commit will make durable.
+
+    Attributes:
+        analytics: Records of accepted readings.
+        dead_letters: Records of refused messages, raw bytes with the reason in headers.
+        counts: What the tick adds to the account, by source.
+        tail: Deliveries without content identity.
+        deliveries: What to acknowledge once it is committed, in order.
+        reasons: Refused messages by reason.
+    """
+
+    analytics: list[Record] = field(default_factory=list)
+    dead_letters: list[Record] = field(default_factory=list)
+    counts: dict[str, Counts] = field(default_factory=dict)
+    tail: list[TailEntry] = field(default_factory=list)
+    deliveries: list[Deliveries] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def outputs(self, *, slot: str, tick: str, ts_ms: int) -> dict[Topic, list[Record]]:
+        """Give the records by topic, the account's record last."""
+        ledger = LedgerRecord(
+            slot=slot,
+            tick=tick,
+            ts=iso_from_ms(ts_ms),
+            counts=self.counts,
+            tail=tuple(self.tail),
+        )
+        return {
+            Topic.ANALYTICS: self.analytics,
+            Topic.DEAD_LETTERS: self.dead_letters,
+            Topic.LEDGER: [Record(slot.encode(), encode_ledger(ledger))],
+        }
+
+
+class Sorter:
+    """Decides the fate of messages; holds the state that identities need."""
+
+    def __init__(
+        self,
+        *,
+        adapters: Adapters,
+        gate: GatePolicy,
+        identities: Identities,
+        doubt: Doubt,
+        payload_bytes_max: int,
+    ) -> None:
+        self._adapters = adapters
+        self._gate = gate
+        self._identities = identities
+        self._doubt = doubt
+        self._payload_bytes_max = payload_bytes_max
+        self._refused_sources = RefusedSources()
+
+    def take(self, tick: Tick, deliveries: Deliveries) -> None:
+        """Decide the fate of every message of a batch and note it in the tick."""
+        arrived_ms = deliveries.arrived_ms
+        origin = deliveries.origin
+        self._doubt.connected(origin, deliveries.connection)
+        for topic, payload, packet_id in zip(
+            deliveries.topics, deliveries.payloads, deliveries.packet_ids, strict=True
+        ):
+            try:
+                if len(payload) > self._payload_bytes_max:
+                    raise RefusedError(
+                        "too_large", f"{len(payload)} bytes above {self._payload_bytes_max}"
+                    )
+                readings, unknown_fields = self._adapters.decode(topic, payload, arrived_ms)
+                for reading in readings:
+                    check(reading, arrived_ms=arrived_ms, policy=self._gate)
+            except RefusedError as error:
+                self._refuse(tick, topic, payload, error, arrived_ms)
+                continue
+            delivery = (origin, packet_id, topic, payload)
+            for reading in readings:
+                counts = tick.counts.get(reading.source)
+                if counts is None:
+                    counts = tick.counts[reading.source] = Counts()
+                counts.unknown_fields += unknown_fields
+                unknown_fields = 0
+                self._accept(tick, reading, counts, delivery)
+        tick.deliveries.append(deliveries)
+
+    def _accept(
+        self,
+        tick: Tick,
+        reading: Reading,
+        counts: Counts,
+        delivery: tuple[str, int, str, bytes],
+    ) -> None:
+        value = encode_reading(reading)
+        is_new = True
+        if reading.seq is not None:
+            verdict, missing = self._identities.observe_number(
+                reading.source, numbering_of(reading), reading.seq, reading.t_ms
+            )
+            counts.missing += missing
+            if verdict is Verdict.RENUMBERED:
+                counts.renumbered += 1
+            elif verdict is Verdict.STRAGGLER:
+                is_new = self._identities.observe_content(value)
+            else:
+                is_new = verdict is Verdict.NEW
+        elif reading.is_timed:
+            is_new = self._identities.observe_content(value)
+        else:
+            is_new = self._is_new_without_identity(tick, delivery)
+        if is_new:
+            counts.accepted += 1
+            tick.analytics.append(Record(partition_key(reading).encode(), value))
+        else:
+            counts.duplicate += 1
+
+    def _is_new_without_identity(self, tick: Tick, delivery: tuple[str, int, str, bytes]) -> bool:
+        origin, packet_id, topic, payload = delivery
+        if packet_id == 0:
+            return True
+        digest = digest_of(topic, payload)
+        if self._doubt.is_repeated(origin, packet_id, digest):
+            return False
+        tick.tail.append(TailEntry(origin, packet_id, digest))
+        return True
+
+    def _refuse(
+        self, tick: Tick, topic: str, payload: bytes, error: RefusedError, arrived_ms: int
+    ) -> None:
+        source = self._refused_sources.name(topic)
+        counts = tick.counts.get(source)
+        if counts is None:
+            counts = tick.counts[source] = Counts()
+        counts.refused += 1
+        tick.reasons[error.reason] += 1
+        tick.dead_letters.append(
+            dead_letter(source, topic, payload, error, arrived_ms, self._payload_bytes_max)
+        )
+
+
+def dead_letter(
+    source: str,
+    topic: str,
+    payload: bytes,
+    error: RefusedError,
+    arrived_ms: int,
+    payload_bytes_max: int,
+) -> Record:
+    """Make the dead letter of a refused message: its raw bytes, why, and where it came from.
+
+    A payload above the bound keeps its first 64 KiB, with its length and SHA-256 in headers.
+    """
+    headers: dict[str, bytes] = {
+        "reason": error.reason.encode(),
+        "detail": str(error)[:500].encode(),
+        "topic": topic.encode(),
+        "source": source.encode(),
+        "time": iso_from_ms(arrived_ms).encode(),
+    }
+    if len(payload) > payload_bytes_max:
+        headers["length"] = str(len(payload)).encode()
+        headers["sha256"] = sha256(payload).hexdigest().encode()
+        payload = payload[:TRUNCATED_BYTES]
+    return Record(source.encode(), payload, tuple(headers.items()))
+
+
+def snapshot_outputs(
+    last_seq: Mapping[str, Mapping[str, tuple[int, int]]],
+    *,
+    slot: str,
+    tick: str,
+    ts_ms: int,
+    sources_max: int = 5000,
+) -> list[Record]:
+    """Make the ledger records that keep every numbering's last number, in bounded pieces."""
+    names = list(last_seq)
+    return [
+        Record(
+            slot.encode(),
+            encode_ledger(
+                LedgerRecord(
+                    slot=slot,
+                    tick=f"{tick}-snapshot-{start // sources_max}",
+                    ts=iso_from_ms(ts_ms),
+                    last_seq={
+                        name: dict(last_seq[name]) for name in names[start : start + sources_max]
+                    },
+                )
+            ),
+        )
+        for start in range(0, len(names), sources_max)
+    ]
