@@ -1,0 +1,177 @@
+"""Reading back what the embedded store keeps, beside a running writer or without one.
+
+Owns the read-only connection and the way back from a stored row to a document. Does not
+own the tables (`embedded`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from matchday.clock import Clock, SystemClock
+from matchday.domain.account import Counts
+from matchday.domain.topics import Topic
+from matchday.errors import ConfigError, RefusedError, UnavailableError
+from matchday.ports import Folded, LinkState, Partition
+from matchday.sqlite import check_format, open_reader, translated
+from matchday.store.documents import COLLECTIONS, EPOCH, Collection
+from matchday.store.embedded import COUNTS, FILE_NAME, document_table
+
+LEDGER: Final = "ledger"
+
+
+class EmbeddedQuery:
+    """A `Query` on the store file of a data folder; this or another process may write it.
+
+    Calls take turns on one connection, except `document_count_by_source`, which is slow
+    and has its own. The account shows as the collection `ledger`, last changed first.
+
+    Args:
+        folder: The data folder.
+        clock: Dates the state of the link; the machine's where none is given.
+
+    Raises:
+        ConfigError: There is no store in it, or a newer version wrote it.
+        UnavailableError: The file is locked; try again.
+    """
+
+    def __init__(self, folder: Path, *, clock: Clock | None = None) -> None:
+        self._path = folder / FILE_NAME
+        check_format(folder)
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = open_reader(self._path)
+        self._clock = clock or SystemClock()
+        self._link = LinkState("store", True, self._clock.wall_ms(), str(self._path))
+
+    def collections(self) -> list[str]:
+        """Name the collections, sorted."""
+        return sorted((*COLLECTIONS, LEDGER))
+
+    def newest(
+        self, collection: str, *, limit: int, source: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Give the newest documents by event time; see `Query.newest`."""
+        if collection == LEDGER:
+            return self._newest_accounts(limit, source)
+        layout = COLLECTIONS.get(collection)
+        if layout is None:
+            raise RefusedError(
+                "no_collection",
+                f"reading collection {collection[:80]!r}: there is none; "
+                f"there are {', '.join(self.collections())}",
+            )
+        where, values = "", (limit,)
+        if source is not None:
+            where = "WHERE source = (SELECT id FROM sources WHERE name = ?)"
+            values = (source, limit)  # type: ignore[assignment]
+        with self._reading() as connection:
+            rows = connection.execute(
+                f"SELECT coordinates, document FROM {document_table(collection)} {where}"
+                " ORDER BY time_ms DESC, rowid DESC LIMIT ?",
+                values,
+            ).fetchall()
+        return [_document(layout, coordinates, encoded) for coordinates, encoded in rows]
+
+    def folded(self) -> Folded:
+        """Give the stored part of the account, all of one moment."""
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                accounts = connection.execute(
+                    f"SELECT source, {', '.join(COUNTS)} FROM account"
+                ).fetchall()
+                # The newest claim of a partition last, so that it wins over deleted topics.
+                bookmarks = connection.execute(
+                    "SELECT topic, partition, next_offset FROM bookmarks ORDER BY claim"
+                ).fetchall()
+            finally:
+                connection.execute("COMMIT")
+        return Folded(
+            counts={source: Counts(*numbers) for source, *numbers in accounts},
+            next_offsets={
+                Partition(Topic(topic), number): offset for topic, number, offset in bookmarks
+            },
+        )
+
+    def document_count_by_source(self) -> dict[str, int]:
+        """Count the stored readings of every source document by document; slow."""
+        counts: dict[str, int] = {}
+        connection = open_reader(self._path)
+        try:
+            with translated("reading", self._path):
+                for layout in COLLECTIONS.values():
+                    if not layout.holds_readings:
+                        continue
+                    rows = connection.execute(
+                        "SELECT sources.name, count(*) FROM sources"
+                        f" JOIN {document_table(layout.name)} AS documents"
+                        " ON documents.source = sources.id GROUP BY sources.id"
+                    )
+                    for source, count in rows:
+                        counts[source] = counts.get(source, 0) + count
+        finally:
+            connection.close()
+        return counts
+
+    def link(self) -> LinkState:
+        """Tell whether the file can be read."""
+        try:
+            with self._reading() as connection:
+                connection.execute("SELECT 1 FROM bookmarks LIMIT 1").fetchone()
+            is_up, detail = True, str(self._path)
+        except (UnavailableError, ConfigError) as error:
+            is_up, detail = False, str(error)
+        if is_up != self._link.is_up:
+            self._link = LinkState("store", is_up, self._clock.wall_ms(), detail)
+        return self._link
+
+    def close(self) -> None:
+        """Close the connection; safe to call twice."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _newest_accounts(self, limit: int, source: str | None) -> list[dict[str, Any]]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                f"SELECT source, updated_ms, {', '.join(COUNTS)} FROM account"
+                " WHERE source = coalesce(?, source) ORDER BY updated_ms DESC, source LIMIT ?",
+                (source, limit),
+            ).fetchall()
+        return [
+            {
+                "_id": name,
+                "updated_at": EPOCH + timedelta(milliseconds=updated_ms),
+                **dict(zip(COUNTS, numbers, strict=True)),
+            }
+            for name, updated_ms, *numbers in rows
+        ]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._connection is None:
+                raise UnavailableError(f"reading {self._path}: it is closed")
+            with translated("reading", self._path):
+                yield self._connection
+
+
+def _document(layout: Collection, coordinates: int, encoded: bytes) -> dict[str, Any]:
+    document: dict[str, Any] = {"_id": coordinates, **msgspec.json.decode(encoded)}
+    for name in layout.time_fields:
+        if name in document:
+            document[name] = datetime.fromisoformat(document[name])
+    for name in layout.bytes_fields:
+        if name in document:
+            document[name] = b64decode(document[name])
+    return document

@@ -1,0 +1,283 @@
+"""The store in MongoDB: time-series collections, each row exactly once, and the account.
+
+A facade that puts the parts in order: rows first (`mongo_fence` for time series, upserts for
+regular collections), then the account (`mongo_ledger`), then the bookmark (`mongo_streams`). A
+write that was cut off anywhere is sent again, by anyone, with any batch boundaries, and each
+part finds out by itself what is done. Does not own the shapes of documents (`documents`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pymongo.errors import OperationFailure
+
+from matchday.clock import Clock
+from matchday.domain.topics import Topic
+from matchday.errors import ConfigError
+from matchday.ports import LinkState, Partition, PartitionWrite, Refusal, Row
+from matchday.store.documents import COLLECTIONS
+from matchday.store.mongo_cells import Piece, document_id, pieces, session_id
+from matchday.store.mongo_errors import DOCUMENT_CODES, UNSENDABLE, is_of_no_document, refusal_of
+from matchday.store.mongo_fence import Inserts, Lane, Refused
+from matchday.store.mongo_layout import STAND_ALONE, Layout
+from matchday.store.mongo_ledger import Ledger, Part
+from matchday.store.mongo_link import MongoLink
+from matchday.store.mongo_query import MongoQuery
+from matchday.store.mongo_streams import Streams, StreamSlot
+
+__all__ = ["MongoQuery", "MongoStore"]
+
+IO_TIMEOUT_S: Final = 20.0
+REFRESH_EVERY_S: Final = 300.0
+
+
+@dataclass(slots=True)
+class _Claim:
+    """A claimed partition: its slot, and its lanes by collection."""
+
+    slot: StreamSlot
+    lanes: dict[str, Lane] = field(default_factory=dict)
+
+
+class MongoStore:
+    """A `Store` in one MongoDB database; a replica set, of one member at least, is wanted.
+
+    `claim` gives None: the stream's committed bookmark tells where to go on, and rows
+    stored before are skipped here. Nothing ever raises `FencedError`: a writer that lost its
+    partitions finds everything done already and changes nothing.
+
+    Call `write` with nothing, or anything, at least every ten minutes: it keeps the server
+    from forgetting the retry log of partitions at rest, which it does after thirty.
+
+    Args:
+        url: `mongodb://` or `mongodb+srv://`.
+        clock: Measures time-outs, dates the state of the link and changes of the account.
+        database: Name of the database.
+        io_timeout_s: How long a write tries before it raises UnavailableError, seconds; a
+            reply under way may take as long again.
+
+    Raises:
+        ConfigError: The connection string cannot be understood.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        database: str = "server",
+        io_timeout_s: float = IO_TIMEOUT_S,
+    ) -> None:
+        self._clock = clock
+        self._io_timeout_s = io_timeout_s
+        self._closing = threading.Event()
+        self._link = MongoLink(url, database=database, clock=clock, reply_timeout_s=io_timeout_s)
+        self._layout = Layout(self._link, clock=clock)
+        self._streams = Streams(self._link)
+        self._inserts = Inserts(self._link, clock=clock, closing=self._closing)
+        self._ledger = Ledger(self._link, clock=clock, closing=self._closing)
+        self._claims: dict[Partition, _Claim] = {}
+        self._is_probed = False
+        self._refreshed_s = clock.monotonic_s()
+
+    def prepare(self) -> None:
+        """Create missing collections and indexes, check all, probe the server.
+
+        Raises:
+            ConfigError: A collection exists with other options, a newer version wrote the
+                database, or the server repeats statements.
+            UnavailableError: The server cannot be reached.
+        """
+        self._streams.prepare()
+        self._layout.prepare()
+        wrong = self._layout.check()
+        if wrong:
+            raise ConfigError(f"preparing store {self._link.address}: {'; '.join(wrong)}")
+        self._probe()
+
+    def check(self) -> list[str]:
+        """Give what is wrong with version, collections and server; see `Store.check`."""
+        wrong = self._streams.check() + self._layout.check()
+        try:
+            if not self._layout.keeps_retry_log():
+                wrong.append(STAND_ALONE)
+        except ConfigError as error:
+            wrong.append(str(error))
+        return wrong
+
+    def claim(self, partition: Partition, topic_id: str) -> int | None:
+        """Take over a partition; gives None, see the class and `Store.claim`.
+
+        Raises:
+            ConfigError: The store is not prepared, or the server cannot store exactly once.
+            UnavailableError: The server cannot be reached; try again.
+        """
+        if not self._is_probed:
+            self._probe()
+        ids = self._layout.collection_ids()
+        slot = self._streams.claim(partition, topic_id)
+        claim = _Claim(slot)
+        for layout in COLLECTIONS.values():
+            if layout.is_time_series:
+                claim.lanes[layout.name] = Lane(
+                    partition,
+                    layout,
+                    slot.slot,
+                    session_id(topic_id, ids[layout.name], partition.number),
+                )
+        self._claims[partition] = claim
+        return None
+
+    def write(self, writes: Sequence[PartitionWrite]) -> list[Refusal]:
+        """Store rows, then fold the account; see `Store.write`.
+
+        Raises:
+            UnavailableError: Send the same or an overlapping write again.
+            ConfigError: Login or rights are wrong.
+        """
+        for write in writes:
+            if write.partition not in self._claims:
+                raise ValueError(f"writing {write.partition}: it was never claimed")
+        deadline_s = self._clock.monotonic_s() + self._io_timeout_s
+        try:
+            self._refresh_sessions()
+            refusals: list[Refusal] = []
+            for together in _rounds(writes):
+                refusals += self._write(together, deadline_s)
+        except BaseException:
+            # Whatever was under way may have taken effect, and the server may be away for
+            # longer than its retry log lives: look up before the next send.
+            for write in writes:
+                for lane in self._claims[write.partition].lanes.values():
+                    lane.sure_from = None
+            raise
+        return refusals
+
+    def link(self) -> LinkState:
+        """Tell whether the server answers, without asking it now; from any thread."""
+        return self._link.state()
+
+    def close(self) -> None:
+        """End pauses and close the connections; safe to call twice."""
+        self._closing.set()
+        self._link.close()
+
+    def _probe(self) -> None:
+        self._inserts.is_fenced = self._layout.keeps_retry_log()
+        self._is_probed = True
+
+    def _write(self, writes: Sequence[PartitionWrite], deadline_s: float) -> list[Refusal]:
+        """Do a write in which each partition occurs once."""
+        self._inserts.has_looked_up = self._ledger.has_read = False
+        parts: list[Part] = []
+        refusals: list[Refusal] = []
+        next_offsets: dict[str, int] = {}
+        for write in writes:
+            claim = self._claims[write.partition]
+            refused: list[Refused] = []
+            for name, rows in _by_collection(write.rows).items():
+                lane = claim.lanes.get(name)
+                if lane is not None:
+                    refused += self._inserts.store(lane, rows, deadline_s=deadline_s)
+                else:
+                    refused += self._upsert(name, write.partition, claim.slot, rows)
+            refusals += [Refusal(write.partition, row, reason) for row, reason in refused]
+            parts.append(Part(claim.slot.key, write, frozenset(id(row) for row, _ in refused)))
+            next_offsets[claim.slot.document_id] = write.next_offset
+        self._ledger.fold(parts, deadline_s=deadline_s)
+        if next_offsets:
+            # What was found done may be on the primary alone: wait until a majority has it.
+            is_majority = self._inserts.has_looked_up or self._ledger.has_read
+            self._streams.advance(next_offsets, is_majority=is_majority)
+        return refusals
+
+    def _upsert(
+        self, name: str, partition: Partition, slot: StreamSlot, rows: Sequence[Row]
+    ) -> list[Refused]:
+        """Put rows into a regular collection, each at its `_id`: repeating changes nothing."""
+        refused: list[Refused] = []
+        with self._link.translated(f"writing {name}"):
+            for piece in pieces(rows):
+                refused += self._upsert_piece(name, partition, slot, piece)
+        return refused
+
+    def _upsert_piece(
+        self, name: str, partition: Partition, slot: StreamSlot, piece: Piece
+    ) -> list[Refused]:
+        updates = []
+        for row, number in zip(piece.rows, piece.numbers, strict=True):
+            wanted: Any = document_id(slot.slot, piece.cell, number)
+            if partition.topic is not Topic.DEAD_LETTERS:
+                # Several topics may end here, and only one can have the plain coordinates.
+                wanted = f"{slot.key}/{row.offset}/{number}"
+            updates.append({"q": {"_id": wanted}, "u": row.document, "upsert": True})
+        try:
+            reply = self._link.database.command(
+                {
+                    "update": name,
+                    "updates": updates,
+                    "ordered": False,
+                    "writeConcern": self._link.database.write_concern.document,
+                }
+            )
+        except (*UNSENDABLE, OperationFailure) as error:
+            if isinstance(error, OperationFailure) and error.code not in DOCUMENT_CODES:
+                raise
+            if len(piece.rows) == 1:
+                return [Refused(piece.rows[0], refusal_of(piece.rows[0].document, error))]
+            first, second = piece.halves()
+            return [
+                *self._upsert_piece(name, partition, slot, first),
+                *self._upsert_piece(name, partition, slot, second),
+            ]
+        return _refused_of(reply, piece)
+
+    def _refresh_sessions(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._refreshed_s < REFRESH_EVERY_S:
+            return
+        self._inserts.refresh(
+            [lane for claim in self._claims.values() for lane in claim.lanes.values()]
+        )
+        self._refreshed_s = now_s
+
+
+def _refused_of(reply: dict[str, Any], piece: Piece) -> list[Refused]:
+    troubles = [*reply.get("writeErrors", ())]
+    if "writeConcernError" in reply:
+        troubles.append(reply["writeConcernError"])
+    refused = []
+    for trouble in troubles:
+        if is_of_no_document(trouble):
+            raise OperationFailure(str(trouble.get("errmsg")), trouble.get("code"), trouble)
+        refused.append(Refused(piece.rows[trouble["index"]], str(trouble.get("errmsg"))[:300]))
+    return refused
+
+
+def _by_collection(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        own = found.get(row.collection)
+        if own is None:
+            if row.collection not in COLLECTIONS:
+                raise ValueError(f"writing to {row.collection!r}: no such collection")
+            own = found[row.collection] = []
+        own.append(row)
+    return found
+
+
+def _rounds(writes: Sequence[PartitionWrite]) -> list[list[PartitionWrite]]:
+    """Split a write so that each partition occurs once in a round, keeping the order."""
+    rounds: list[list[PartitionWrite]] = []
+    seen: set[Partition] = set()
+    for write in writes:
+        if not rounds or write.partition in seen:
+            rounds.append([])
+            seen = set()
+        rounds[-1].append(write)
+        seen.add(write.partition)
+    return rounds

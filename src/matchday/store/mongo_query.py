@@ -1,0 +1,175 @@
+"""Reading back what is stored in MongoDB, beside any number of writers.
+
+Owns its own connection. Does not own the layout of collections and of the account
+(`mongo_layout`, `mongo_ledger`), nor does it change anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from bson.errors import BSONError
+from pymongo import DESCENDING
+from pymongo.errors import OperationFailure
+
+from matchday.clock import Clock, SystemClock
+from matchday.domain.account import Counts
+from matchday.errors import RefusedError
+from matchday.ports import Folded, LinkState, Partition
+from matchday.store.documents import COLLECTIONS
+from matchday.store.mongo_errors import BAD_VALUE
+from matchday.store.mongo_layout import newest_first
+from matchday.store.mongo_ledger import COUNTS, LEDGER
+from matchday.store.mongo_link import Document, MongoLink
+from matchday.store.mongo_streams import INTERNAL, newest_streams
+
+REPLY_TIMEOUT_S: Final = 10.0
+COUNT_TIMEOUT_S: Final = 600.0
+
+
+class MongoQuery:
+    """A `Query` on one database; every call may come from any thread.
+
+    Args:
+        url: `mongodb://` or `mongodb+srv://`.
+        database: Name of the database.
+        clock: Dates the state of the link.
+
+    Raises:
+        ConfigError: The connection string cannot be understood.
+    """
+
+    def __init__(self, url: str, *, database: str = "server", clock: Clock | None = None) -> None:
+        self._url = url
+        self._database = database
+        self._clock = clock or SystemClock()
+        self._link = self._connect(REPLY_TIMEOUT_S)
+
+    def collections(self) -> list[str]:
+        """Name the collections, sorted; the store's internal ones are left out."""
+        return sorted((*COLLECTIONS, LEDGER))
+
+    def newest(
+        self, collection: str, *, limit: int, source: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Give the newest documents by event time; see `Query.newest`.
+
+        The account shows as the collection `ledger`, last changed first.
+        """
+        layout = COLLECTIONS.get(collection)
+        if layout is None and collection != LEDGER:
+            raise RefusedError(
+                "no_collection",
+                f"reading collection {collection[:80]!r}: there is none; "
+                f"there are {', '.join(self.collections())}",
+            )
+        if limit < 1:
+            return []
+        time_field, source_path = ("updated_at", "_id")
+        if layout is not None:
+            time_field, source_path = layout.time_field, layout.source_path
+        query = {} if source is None else {source_path: {"$eq": source}}
+        # Time alone, without `_id`: only so can the server stop at the first buckets.
+        options: dict[str, Any] = {"sort": [(time_field, DESCENDING)], "limit": limit}
+        if layout is None:
+            options["projection"] = {"folded": 0}
+        elif source is None:
+            # The planner would read every bucket of the last hour instead.
+            options["hint"] = newest_first(layout)
+        with self._reading(collection):
+            try:
+                found = list(self._link.database[collection].find(query, **options))
+            except OperationFailure as error:
+                if error.code != BAD_VALUE or options.pop("hint", None) is None:
+                    raise
+                # Nobody prepared this database, or somebody dropped the index.
+                found = list(self._link.database[collection].find(query, **options))
+        documents = [_readable(document) for document in found]
+        if layout is not None:
+            documents.sort(key=lambda one: (one[time_field], _rank(one["_id"])), reverse=True)
+        return documents
+
+    def folded(self) -> Folded:
+        """Give the stored account, each source's part of one moment."""
+        with self._reading("the account"):
+            # First the bookmarks: what they say is folded is folded, and more may be.
+            streams = newest_streams(
+                list(self._link.database[INTERNAL].find({"slot": {"$exists": True}}))
+            )
+            accounts = list(self._link.database[LEDGER].find())
+        partition_of = {key: partition for partition, (key, _) in streams.items()}
+        entry_offsets: dict[tuple[str, Partition], int] = {}
+        counts: dict[str, Counts] = {}
+        for account in accounts:
+            source = account["_id"]
+            counts[source] = Counts(**{name: int(account.get(name, 0)) for name in COUNTS})
+            for key, offset in account.get("folded", {}).items():
+                partition = partition_of.get(key)
+                if partition is not None:
+                    entry_offsets[source, partition] = int(offset)
+        return Folded(
+            counts=counts,
+            next_offsets={partition: offset for partition, (_, offset) in streams.items()},
+            entry_offsets=entry_offsets,
+        )
+
+    def document_count_by_source(self) -> dict[str, int]:
+        """Count the stored readings of every source document by document; slow.
+
+        Has a connection of its own, with a time-out of `COUNT_TIMEOUT_S` seconds.
+        """
+        counts: dict[str, int] = {}
+        link = self._connect(COUNT_TIMEOUT_S)
+        try:
+            for layout in COLLECTIONS.values():
+                if not layout.holds_readings:
+                    continue
+                pipeline: list[Document] = [
+                    {"$group": {"_id": f"${layout.source_path}", "count": {"$sum": 1}}}
+                ]
+                with link.translated(f"counting {layout.name}"):
+                    for found in link.database[layout.name].aggregate(pipeline, allowDiskUse=True):
+                        counts[found["_id"]] = counts.get(found["_id"], 0) + found["count"]
+        finally:
+            link.close()
+        return counts
+
+    def link(self) -> LinkState:
+        """Tell whether the server answers, without asking it now."""
+        return self._link.state()
+
+    def close(self) -> None:
+        """Close the connection; safe to call twice."""
+        self._link.close()
+
+    def _connect(self, reply_timeout_s: float) -> MongoLink:
+        return MongoLink(
+            self._url,
+            database=self._database,
+            clock=self._clock,
+            reply_timeout_s=reply_timeout_s,
+        )
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        with self._link.translated(f"reading {what}"):
+            try:
+                yield
+            except (BSONError, UnicodeEncodeError) as error:
+                raise RefusedError("bad_query", f"reading {what}: {error}") from error
+
+
+def _readable(document: dict[str, Any]) -> dict[str, Any]:
+    """Give a document with plain coordinates, also where several share them."""
+    stored = document["_id"]
+    if isinstance(stored, dict):
+        document["_id"] = stored["record"]
+    return document
+
+
+def _rank(stored: Any) -> tuple[bool, Any]:
+    """Order ids of equal time: coordinates after the text ids of other topics."""
+    is_number = isinstance(stored, int)
+    return is_number, stored if is_number else str(stored)

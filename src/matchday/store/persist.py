@@ -1,0 +1,384 @@
+"""The stage persist: everything the stream carries goes to the store, each record once.
+
+Owns the loop, membership in the group `matchday-persist`, retries, and the order of
+confirmation. Does not own what a record becomes (`batch`, `documents`) nor how the store
+tells a repeated record (its own promise).
+
+Order of confirmation, and what a crash between two steps leaves behind:
+
+1. The store takes a batch. Crash: the same records come again, the store skips them.
+2. Where records were in no known form or the store refused rows, their dead letters and the
+   group's bookmarks are committed to the stream in one transaction; otherwise the bookmarks
+   alone. Crash before: the records come again, the store skips what it has and names the
+   refused rows again, so the dead letters are made again. Crash after: both are there.
+
+So a dead letter is written exactly once, because it moves together with the bookmark. That
+holds only if reading starts at the stream's bookmark even where the store is ahead of it;
+where the store is behind (its file was lost or restored), reading starts there.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from matchday.clock import Clock
+from matchday.domain.topics import Topic
+from matchday.errors import FencedError, UnavailableError
+from matchday.observe import metrics
+from matchday.observe.events import (
+    DocumentsRefused,
+    DocumentsStored,
+    LinkLost,
+    LinkRestored,
+    OwnershipLost,
+    RecordsExpired,
+    RecordUndecodable,
+    emit,
+)
+from matchday.ports import (
+    Bookmark,
+    Consumer,
+    Partition,
+    Producer,
+    Record,
+    Refusal,
+    Store,
+    Stream,
+)
+from matchday.store.batch import Batch
+from matchday.store.policy import PersistPolicy
+from matchday.store.positions import Positions
+
+__all__ = ["GROUP", "TOPICS", "Persist", "PersistPolicy"]
+
+GROUP: Final = "matchday-persist"
+TOPICS: Final = (Topic.ANALYTICS, Topic.RESULTS, Topic.DEAD_LETTERS, Topic.LEDGER)
+POLL_S_MAX: Final = 0.25
+POLL_RECORDS_MAX: Final = 500
+LAG_REFRESH_S: Final = 0.5
+
+
+class Persist:
+    """Carries records from stream to store until told to stop; an `Assignee`.
+
+    Holds at most one batch. While the store does not answer the consumer is paused and kept
+    in its group, and the same batch is tried again. When the stream takes a partition away
+    while a batch is open, the batch is written once more, or dropped for that partition.
+
+    Args:
+        stream: Where records come from; prepared.
+        store: Where they go; prepared, used by no other thread.
+        policy: See `PersistPolicy`.
+        clock: Paces writes and pauses.
+        rng: Jitters pauses.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        store: Store,
+        *,
+        policy: PersistPolicy,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._stream = stream
+        self._store = store
+        self._policy = policy
+        self._clock = clock
+        self._rng = rng
+        self._batch = Batch()
+        self._positions = Positions()
+        self._consumer: Consumer | None = None
+        self._producer: Producer | None = None
+        self._is_in_doubt = False
+        self._must_rejoin = False
+        self._is_paused = False
+        self._to_commit: dict[Partition, Bookmark] = {}
+        self._expired: dict[Partition, int] = {}
+        self._stop_deadline_s: float | None = None
+        self._last_write_s = float("-inf")
+        self._lag_seen_s = float("-inf")
+        self._lag: int | None = None
+
+    # --- for other threads ------------------------------------------------------------------
+
+    def lag(self) -> int | None:
+        """Give how many offsets were not stored yet at the last look, about 0.5 s ago.
+
+        None before the first assignment, and while the stream does not answer.
+        """
+        return self._lag
+
+    def is_caught_up(self) -> bool:
+        """Tell whether everything in the stream was stored at the last look."""
+        return self._lag == 0
+
+    def expired_count(self) -> dict[Partition, int]:
+        """Give, by partition, how many offsets this run found deleted before they were stored."""
+        return dict(self._expired)
+
+    # --- the loop ---------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Carry records until `stop` is set, then finish the batch in hand and leave.
+
+        Returns when everything it took is stored and confirmed, or, with the store away,
+        after `stop_grace_s`: what is left comes again at the next start.
+        """
+        metrics.gauge(
+            "matchday_persist_lag_records",
+            "Offsets not stored yet, -1 while unknown",
+            lambda: float(-1 if self._lag is None else self._lag),
+        )
+        failures = 0
+        try:
+            while not stop.is_set():
+                try:
+                    self._step(stop)
+                    failures = 0
+                except UnavailableError as error:
+                    # Of the stream: its own link tells of it. The same call is made again.
+                    if isinstance(error, FencedError):
+                        emit(OwnershipLost(stage="persist", detail=str(error)))
+                        self._must_rejoin = True
+                    self._lag = None
+                    failures += 1
+                    self._clock.wait(stop, self._pause_s(failures))
+            self._finish(stop)
+        finally:
+            self._leave()
+
+    def _step(self, stop: threading.Event) -> None:
+        if self._must_rejoin:
+            self._leave()
+        consumer = self._joined()
+        linger_s = self._policy.batch_linger_s
+        due_in_s = self._last_write_s + linger_s - self._clock.monotonic_s()
+        room = self._policy.batch_records_max - self._batch.records_count
+        records = consumer.poll(
+            timeout_s=min(max(due_in_s, 0.0), POLL_S_MAX) if self._batch else POLL_S_MAX,
+            records_max=min(max(room, 1), POLL_RECORDS_MAX),
+        )
+        for record in records:
+            self._batch.add(record)
+        is_due = (
+            self._clock.monotonic_s() >= self._last_write_s + linger_s
+            or self._batch.records_count >= self._policy.batch_records_max
+            or self._batch.bytes_count >= self._policy.batch_bytes_max
+        )
+        if self._batch and is_due:
+            self._flush(stop)
+        elif self._to_commit and not self._batch:
+            self._commit([])
+        self._look_at_lag(consumer, is_idle=not records)
+
+    def _joined(self) -> Consumer:
+        if self._consumer is None:
+            if self._is_in_doubt:
+                # Only a new producer settles the fate of the last commit, and with it the
+                # bookmarks that the assignment will show.
+                self._producer = self._stream.producer(self._producer_name)
+                self._is_in_doubt = False
+            self._consumer = self._stream.consumer(GROUP, TOPICS, self)
+        return self._consumer
+
+    def _flush(self, stop: threading.Event) -> None:
+        """Write the batch in hand and confirm it, however long the store is away."""
+        self._mark_beginnings()
+        failures = 0
+        while self._batch and not self._must_rejoin:
+            try:
+                letters = self._write()
+            except FencedError:
+                raise
+            except UnavailableError as error:
+                failures += 1
+                if failures == 1:
+                    emit(LinkLost(link="store", detail=str(error)))
+                if not self._wait_for_store(self._pause_s(failures), stop):
+                    return
+            else:
+                self._commit(letters)
+        if failures:
+            emit(LinkRestored(link="store", detail=self._store.link().detail))
+        if self._is_paused and self._consumer is not None:
+            self._is_paused = False
+            self._consumer.resume()
+
+    def _mark_beginnings(self) -> None:
+        """Commit where the group begins in partitions that it never had."""
+        fresh = self._positions.without_bookmark(self._batch.partitions())
+        if fresh and self._consumer is not None:
+            self._consumer.commit(
+                {partition: Bookmark(self._batch.first_offset(partition)) for partition in fresh}
+            )
+            self._positions.note_bookmarks(fresh)
+
+    def _write(self) -> list[Record]:
+        """Send the batch in hand to the store; give the dead letters due for it."""
+        for partition in self._positions.unclaimed():
+            claim = self._store.claim(partition, self._stream.topic_id(partition.topic))
+            if not self._positions.note_claim(partition, claim):
+                # The store came back from an older copy: read again from where it stands.
+                self._must_rejoin = True
+        if self._must_rejoin:
+            return []
+        self._last_write_s = self._clock.monotonic_s()
+        refusals = self._store.write(self._batch.writes())
+        batch, self._batch = self._batch, Batch()
+        bookmarks = batch.bookmarks()
+        self._to_commit.update(bookmarks)
+        self._positions.note_stored(bookmarks)
+        _report(batch, refusals)
+        return batch.dead_letters(refusals)
+
+    def _commit(self, letters: Sequence[Record]) -> None:
+        """Confirm what the store took: dead letters and bookmarks in one transaction."""
+        if self._consumer is None or self._must_rejoin or not self._to_commit:
+            return
+        if not letters:
+            # When the stream does not answer, the bookmarks go with the next ones.
+            self._consumer.commit(self._to_commit)
+            self._to_commit = {}
+            return
+        try:
+            if self._producer is None:
+                self._producer = self._stream.producer(self._producer_name)
+            self._producer.commit(
+                {Topic.DEAD_LETTERS: letters}, consumer=self._consumer, bookmarks=self._to_commit
+            )
+        except UnavailableError:
+            # The letters exist nowhere else: go back to what is confirmed and make them again.
+            self._must_rejoin = self._is_in_doubt = True
+            raise
+        self._to_commit = {}
+
+    def _wait_for_store(self, pause_s: float, stop: threading.Event) -> bool:
+        """Pause, keeping the membership alive; tell whether to try the store again."""
+        if self._consumer is None:
+            return False
+        if not self._is_paused:
+            self._is_paused = True
+            self._consumer.pause()
+        never = threading.Event()
+        until_s = self._clock.monotonic_s() + pause_s
+        while (left_s := until_s - self._clock.monotonic_s()) > 0:
+            if stop.is_set():
+                now_s = self._clock.monotonic_s()
+                if self._stop_deadline_s is None:
+                    self._stop_deadline_s = now_s + self._policy.stop_grace_s
+                if now_s >= self._stop_deadline_s:
+                    return False
+            with suppress(UnavailableError):
+                for record in self._consumer.poll(timeout_s=0.0, records_max=1):
+                    self._batch.add(record)
+            self._clock.wait(never, min(left_s, POLL_S_MAX))
+        return True
+
+    def _finish(self, stop: threading.Event) -> None:
+        """Write and confirm what is in hand; where that cannot be done it comes again."""
+        with suppress(UnavailableError):
+            if self._batch:
+                self._flush(stop)
+            self._commit([])
+
+    def _leave(self) -> None:
+        """Drop what is in hand and give up group and producer; `_step` joins again."""
+        self._batch = Batch()
+        self._to_commit = {}
+        self._must_rejoin = self._is_paused = False
+        self._lag = None
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close()
+        self._positions = Positions()
+
+    def _look_at_lag(self, consumer: Consumer, *, is_idle: bool) -> None:
+        now_s = self._clock.monotonic_s()
+        is_stale = now_s >= self._lag_seen_s + LAG_REFRESH_S or (is_idle and self._lag != 0)
+        if self._positions and is_stale:
+            self._lag = self._positions.lag(consumer.ends())
+            self._lag_seen_s = now_s
+
+    def _pause_s(self, failures: int) -> float:
+        doubled_s = self._policy.retry_s * 2.0 ** min(failures - 1, 30)
+        return min(doubled_s, self._policy.retry_s_max) * self._rng.uniform(0.5, 1.0)
+
+    @property
+    def _producer_name(self) -> str:
+        return f"{GROUP}-{self._policy.member}"
+
+    # --- the assignee -----------------------------------------------------------------------
+
+    def assigned(self, bookmarks: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
+        """Claim partitions in the store and tell where to read; see `Assignee.assigned`.
+
+        A store that does not answer is asked again before the first write.
+        """
+        starts: dict[Partition, int] = {}
+        for partition, bookmark in bookmarks.items():
+            claim, is_claimed = None, False
+            with suppress(UnavailableError):
+                claim = self._store.claim(partition, self._stream.topic_id(partition.topic))
+                is_claimed = True
+            starts[partition] = self._positions.take(
+                partition, bookmark, claim=claim, is_claimed=is_claimed
+            )
+        return starts
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        """Write and confirm what is in hand, once, then let go; see `Assignee.revoked`."""
+        if self._batch.partitions() & set(partitions):
+            try:
+                self._mark_beginnings()
+                self._commit(self._write())
+            except FencedError:
+                self._must_rejoin = True
+            except UnavailableError as error:
+                # What the store did not take comes to the next owner, who has our bookmark.
+                emit(OwnershipLost(stage="persist", detail=str(error)))
+        self.lost(partitions)
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """Drop what is in hand of partitions that are somebody else's; see `Assignee.lost`."""
+        self._batch.drop(partitions)
+        self._positions.forget(partitions)
+        for partition in partitions:
+            self._to_commit.pop(partition, None)
+
+    def expired(self, partition: Partition, wanted: int, first: int) -> None:
+        """Count what retention deleted before it was stored; see `Assignee.expired`.
+
+        The deleted records cannot tell their sources any more, so the count goes into the
+        account by partition, as source `expired:<topic>/<partition>`. It is in offsets: where
+        the stream's transactions take offsets of their own it is an upper bound.
+        """
+        count = self._positions.lost_between(partition, wanted, first)
+        if count == 0:
+            return
+        self._expired = {**self._expired, partition: self._expired.get(partition, 0) + count}
+        self._batch.note_expired(partition, first=first, count=count)
+        name = f"{partition.topic}/{partition.number}"
+        emit(RecordsExpired(stage="persist", partition=name, count=count))
+
+
+def _report(batch: Batch, refusals: Sequence[Refusal]) -> None:
+    """Tell what the store took, what it refused, and what nobody could read."""
+    stored_count = sum(len(write.rows) for write in batch.writes()) - len(refusals)
+    emit(DocumentsStored(count=stored_count))
+    if refusals:
+        emit(DocumentsRefused(count=len(refusals), example=refusals[0].reason))
+    if batch.undecodable:
+        emit(
+            RecordUndecodable(
+                stage="persist", error=batch.undecodable[0], count=len(batch.undecodable)
+            )
+        )

@@ -1,0 +1,45 @@
+"""How the stage persist works: its bounds and pauses, checked on construction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matchday.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PersistPolicy:
+    """How persist works.
+
+    Attributes:
+        member: Name of this member, unique in the group; its dead letters' producer is
+            called `matchday-persist-<member>`.
+        batch_records_max: Records per write at most.
+        batch_bytes_max: Bytes of record values per write at which it is full.
+        batch_linger_s: Least time between two writes, in seconds; a record that comes after
+            a longer pause goes at once.
+        retry_s: First pause after the store did not answer, in seconds; doubles, jittered.
+        retry_s_max: Longest such pause.
+        stop_grace_s: How long a stop tries to finish the batch in hand while the store does
+            not answer; after that it comes again at the next start.
+    """
+
+    member: str = "0"
+    batch_records_max: int = 2000
+    batch_bytes_max: int = 32 * 2**20
+    batch_linger_s: float = 0.05
+    retry_s: float = 0.1
+    retry_s_max: float = 10.0
+    stop_grace_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_records_max", "batch_bytes_max", "retry_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"checking {name} = {getattr(self, name)}: must be above 0")
+        for name in ("batch_linger_s", "stop_grace_s"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"checking {name} = {getattr(self, name)}: must be 0 or more")
+        if self.retry_s_max < self.retry_s:
+            raise ConfigError(
+                f"checking retry_s_max = {self.retry_s_max}: below retry_s = {self.retry_s}"
+            )

@@ -1,0 +1,359 @@
+"""Exactly once on a real MongoDB, where writers freeze and the server forgets."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bson import Int64, Timestamp
+from pymongo.write_concern import WriteConcern
+
+from matchday.clock import ManualClock, SystemClock
+from matchday.domain.account import Counts
+from matchday.domain.topics import Topic
+from matchday.errors import UnavailableError
+from matchday.ports import Entry, Partition, PartitionWrite, Row
+from matchday.store.mongo import MongoQuery, MongoStore
+from matchday.store.mongo_cells import CELL
+from matchday.store.mongo_link import MongoLink, session_of
+from servers.process import wait_until
+
+if TYPE_CHECKING:
+    from servers.mongo import Mongo
+
+READINGS = Partition(Topic.ANALYTICS, 1)
+LEDGER = Partition(Topic.LEDGER, 0)
+DEAD = Partition(Topic.DEAD_LETTERS, 0)
+TOPIC_ID = "topic-1"
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HALF_AN_HOUR_S = 31 * 60
+
+
+class World:
+    """One database on the shared server, with as many stores and queries as a test opens."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.name = f"mongo_{uuid.uuid4().hex[:12]}"
+        self.clock = ManualClock()
+        self._stack = ExitStack()
+        self.raw = self._stack.enter_context(
+            closing(MongoLink(url, database=self.name, clock=self.clock, reply_timeout_s=10))
+        )
+
+    def store(self, *, clock: Any = None, io_timeout_s: float = 20.0) -> MongoStore:
+        store = self._stack.enter_context(
+            closing(
+                MongoStore(
+                    self.url,
+                    clock=clock or self.clock,
+                    database=self.name,
+                    io_timeout_s=io_timeout_s,
+                )
+            )
+        )
+        store.prepare()
+        for partition in (READINGS, LEDGER, DEAD):
+            assert store.claim(partition, TOPIC_ID) is None
+        return store
+
+    def query(self) -> MongoQuery:
+        return self._stack.enter_context(closing(MongoQuery(self.url, database=self.name)))
+
+    def forget(self) -> None:
+        """Let the server forget its retry logs, as it does half an hour after the last use."""
+        self.change_logs(lambda logs: logs.delete_many({}), until={"_id": {"$exists": True}})
+        self.clock.advance(HALF_AN_HOUR_S)
+
+    def change_logs(self, change: Callable[[Any], Any], *, until: dict[str, Any]) -> None:
+        """Write to the retry logs, and wait until nothing matches `until`.
+
+        The server takes such writes only without a session, which the driver leaves out
+        only where it does not wait for the answer.
+        """
+        logs = self.raw.client.config.transactions
+        change(logs.with_options(write_concern=WriteConcern(w=0)))
+        wait_until(lambda: logs.count_documents(until) == 0, what="the retry logs are changed")
+
+    def seqs(self) -> list[int]:
+        return sorted(one["seq"] for one in self.raw.database.sensors.find())
+
+    def stored(self) -> dict[str, int]:
+        return {name: counts.stored for name, counts in self.query().folded().counts.items()}
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+def world(mongo: Mongo) -> Iterator[World]:
+    with closing(World(mongo.url)) as world:
+        yield world
+
+
+class TrapClock(SystemClock):
+    """A clock that calls something when it is asked for the monotonic time the nth time.
+
+    The store asks right before it sends, so the trap freezes a writer exactly there.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.at: int | None = None
+        self.trap: Callable[[], None] = lambda: None
+
+    def monotonic_s(self) -> float:
+        self.asked += 1
+        if self.asked == self.at:
+            self.at = None
+            self.trap()
+        return super().monotonic_s()
+
+
+def reading(offset: int, **fields: Any) -> Row:
+    source = f"s{offset % 7}"
+    at = T0 + timedelta(seconds=offset / 10)
+    metadata = {"sensor_id": source}
+    document = {"collected_at": at, "seq": offset, "metadata": metadata, **fields}
+    return Row("sensors", offset, document, source)
+
+
+def readings(offsets: Sequence[int]) -> PartitionWrite:
+    return PartitionWrite(READINGS, offsets[-1] + 1, [reading(offset) for offset in offsets])
+
+
+def expected(count: int) -> dict[str, int]:
+    return {f"s{number}": len(range(number, count, 7)) for number in range(min(7, count))}
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+def test_writer_frozen_before_any_send_adds_nothing_when_it_wakes(world: World, at: int):
+    """The rightful owner stores the frozen rows and more, in other batches, meanwhile."""
+    clock = TrapClock()
+    frozen = world.store(clock=clock)
+    frozen.write([readings(range(100))])
+    owner = world.store()
+
+    def take_over() -> None:
+        owner.write([readings(range(100, CELL + 700))])
+        owner.write([readings(range(CELL + 300, 2 * CELL + 900))])
+
+    clock.trap, clock.asked, clock.at = take_over, 0, at
+    frozen.write([readings(range(100, 2 * CELL + 500))])
+    assert clock.at is None, "the writer was never frozen"
+    assert world.seqs() == list(range(2 * CELL + 900))
+    assert world.stored() == expected(2 * CELL + 900)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_mix_of_owners_overlaps_and_forgotten_logs_stores_once(world: World, seed: int):
+    rng = random.Random(seed)
+    stores = [world.store() for _ in range(3)]
+    position = CELL - 300
+    stores[0].write([readings(range(position))])
+    while position < CELL + 500:
+        store = rng.choice(stores)
+        match rng.randrange(6):
+            case 0:
+                world.forget()
+            case 1:
+                store.claim(READINGS, TOPIC_ID)
+        start = rng.randrange(max(0, position - 400), position + 1)
+        end = start + rng.randrange(1, 300)
+        store.write([readings(range(start, end))])
+        position = max(position, end)
+    assert world.seqs() == list(range(position))
+    assert world.stored() == expected(position)
+
+
+def test_forgotten_log_that_began_anew_in_the_middle_of_a_cell_is_not_trusted(world: World):
+    """The log exists then, and knows only the second half of the cell."""
+    world.store().write([readings(range(50))])
+    world.forget()
+    world.store().write([readings(range(40, 80))])
+    world.store().write([readings(range(90))])
+    assert world.seqs() == list(range(90))
+    assert world.stored() == expected(90)
+
+
+def test_rest_of_a_cell_is_stored_when_the_oplog_no_longer_reaches_back(world: World):
+    store = world.store()
+    store.write([readings(range(50))])
+    gone = {"lastWriteOpTime": {"ts": Timestamp(1_700_000_000, 1), "t": Int64(1)}}
+    world.change_logs(
+        lambda logs: logs.update_many({}, {"$set": gone}),
+        until={"lastWriteOpTime": {"$ne": gone["lastWriteOpTime"]}},
+    )
+    store.write([readings(range(30, 80))])
+    store.write([readings(range(60, CELL + 10))])
+    assert world.seqs() == list(range(CELL + 10))
+    assert world.stored() == expected(CELL + 10)
+
+
+def test_rows_without_a_source_and_entries_beside_them_fold_once_in_any_batches(world: World):
+    rng = random.Random(3)
+    entries = [
+        Entry(offset, f"s{number}", Counts(accepted=number + 1, missing=offset))
+        for offset in range(30)
+        for number in range(offset % 4)
+    ]
+    stores = [world.store(), world.store()]
+    position = 0
+    while position < 30:
+        start = rng.randrange(max(0, position - 8), position + 1)
+        end = min(30, start + rng.randrange(1, 8))
+        some = [entry for entry in entries if start <= entry.offset < end]
+        rng.choice(stores).write(
+            [PartitionWrite(LEDGER, end, (), some), readings(range(start * 5, end * 5))]
+        )
+        position = max(position, end)
+    totals: dict[str, Counts] = {
+        f"s{n}": Counts(stored=c) for n, c in enumerate(expected(150).values())
+    }
+    for entry in entries:
+        totals[entry.source].add(entry.counts)
+    folded = world.query().folded()
+    assert folded.counts == totals
+    assert folded.next_offsets == {READINGS: 150, LEDGER: 30, DEAD: 0}
+    assert folded.entry_offsets["s2", LEDGER] == 27
+
+
+def test_fold_cut_off_after_the_rows_is_made_up_for(world: World):
+    """Rows are durable, the account is not: whoever sends them again adds them to it."""
+    clock = TrapClock()
+    first = world.store(clock=clock)
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    clock.trap, clock.asked, clock.at = die, 0, 5
+    with pytest.raises(KeyboardInterrupt):
+        first.write([readings(range(60))])
+    assert world.seqs() == list(range(60))
+    assert world.stored() == {}
+    world.store().write([readings(range(70))])
+    assert world.seqs() == list(range(70))
+    assert world.stored() == expected(70)
+
+
+def test_refused_rows_stay_refused_after_their_cell_is_finished(world: World):
+    """Too long for MongoDB, too long for a bucket, and without a time; the rest is stored."""
+    rows = [reading(offset) for offset in range(CELL + 20)]
+    rows[3] = reading(3, text="x" * 17 * 2**20)
+    rows[700] = reading(700, text="x" * 9 * 2**20)
+    rows[1999] = reading(1999, collected_at="noon")
+    rows[CELL + 1] = reading(CELL + 1, number=2**70)
+    wrong = [3, 700, 1999, CELL + 1]
+    write = PartitionWrite(READINGS, CELL + 20, rows)
+    for store in (world.store(), world.store()):
+        for _ in range(2):
+            assert [refusal.row.offset for refusal in store.write([write])] == wrong
+    assert world.seqs() == [offset for offset in range(CELL + 20) if offset not in wrong]
+    counts = world.query().folded().counts.values()
+    assert sum(one.stored for one in counts) == CELL + 20 - len(wrong)
+    assert [sum(one.refused for one in counts), sum(one.accepted for one in counts)] == [4, -4]
+
+
+def test_rows_above_one_message_together_are_all_stored(world: World):
+    """A message holds 48 MB; a cell of crowd positions may be longer."""
+    rows = [reading(offset, text="x" * 2**20) for offset in range(60)]
+    assert world.store().write([PartitionWrite(READINGS, 60, rows)]) == []
+    assert world.seqs() == list(range(60))
+
+
+def test_dead_letters_of_two_topics_with_the_same_coordinates_are_both_kept(world: World):
+    store = world.store()
+    store.claim(Partition(Topic.ANALYTICS, 0), TOPIC_ID)
+    for partition in (DEAD, Partition(Topic.ANALYTICS, 0)):
+        row = Row("dead_letters", 5, {"time": T0, "source": str(partition.topic), "raw": b"?"})
+        for _ in range(2):
+            store.write([PartitionWrite(partition, 6, [row])])
+    found = world.query().newest("dead_letters", limit=9)
+    assert sorted(one["source"] for one in found) == ["analytics", "dead_letters"]
+
+
+def test_partition_twice_in_one_write_is_folded_once(world: World):
+    store = world.store()
+    store.write([readings(range(10)), readings(range(5, 20))])
+    assert world.seqs() == list(range(20))
+    assert world.stored() == expected(20)
+
+
+def test_slow_process_sends_nothing_after_its_deadline(world: World):
+    clock = TrapClock()
+    store = world.store(clock=clock, io_timeout_s=0.0)
+    with pytest.raises(UnavailableError, match="past the deadline"):
+        store.write([readings(range(10))])
+    assert world.seqs() == []
+
+
+def test_write_to_a_partition_that_was_never_claimed_is_a_broken_invariant(world: World):
+    store = world.store()
+    with pytest.raises(ValueError, match="never claimed"):
+        store.write([PartitionWrite(Partition(Topic.RESULTS, 3), 1)])
+
+
+def test_session_carries_the_chosen_id_and_is_never_handed_to_others(world: World):
+    """The driver's private interface: if an update breaks it, here is where it shows."""
+    wanted = uuid.uuid4()
+    session = session_of(world.raw.client, wanted)
+    command = {"insert": "any", "documents": [{"_id": 1}], "txnNumber": Int64(5), "stmtIds": [0]}
+    world.raw.database.command(command, session=session)
+    found = world.raw.client.config.transactions.find_one({"_id.id": wanted})
+    assert found is not None
+    assert found["txnNum"] == 5
+    del session
+    others = [world.raw.client.start_session() for _ in range(3)]
+    for other in others:
+        world.raw.database.command("ping", session=other)
+        assert other.session_id["id"].as_uuid() != wanted
+        other.end_session()
+
+
+def test_empty_write_keeps_the_logs_of_resting_partitions_alive(world: World):
+    store = world.store()
+    store.write([readings(range(5))])
+    world.clock.advance(400)
+
+    def refreshed() -> int:
+        status = world.raw.client.admin.command("serverStatus")
+        return int(status["metrics"]["commands"]["refreshSessions"]["total"])
+
+    before = refreshed()
+    store.write([])
+    store.write([])
+    assert refreshed() == before + 1
+
+
+def test_link_state_may_be_asked_from_any_thread(world: World):
+    store = world.store()
+    states = []
+    thread = threading.Thread(target=lambda: states.append(store.link()), name="test.link")
+    thread.start()
+    thread.join()
+    assert [state.is_up for state in states] == [True]
+    assert states[0].detail == store.link().detail
+
+
+def test_trouble_of_the_server_itself_refuses_no_document(world: World):
+    """A damaged retry log answers TypeMismatch to every insert: wait for a person, lose nothing."""
+    store = world.store()
+    store.write([readings(range(50))])
+    damaged = {"lastWriteOpTime": {"ts": Timestamp(1_700_000_000, 1), "t": 1}}
+    world.change_logs(
+        lambda logs: logs.update_many({}, {"$set": damaged}),
+        until={"lastWriteOpTime": {"$ne": damaged["lastWriteOpTime"]}},
+    )
+    with pytest.raises(UnavailableError, match="wrong type"):
+        store.write([readings(range(50, 80))])
+    assert not store.link().is_up
+    world.forget()
+    assert store.write([readings(range(50, 80))]) == []
+    assert store.link().is_up
+    assert world.seqs() == list(range(80))
