@@ -1,0 +1,1 @@
+"""Crowds: how many people are in each zone, and how densely."""

@@ -1,0 +1,1 @@
+"""Forecasts of scalars and counts: a seasonal baseline, and fitted Prophet artifacts."""

@@ -1,0 +1,233 @@
+"""The analyser that forecasts every scalar and count by its seasonal baseline.
+
+Owns which readings of a series are remembered, so that a restart finds the same ones; the
+arithmetic is `baseline`. A series of a source starts anew with its session, after a long
+silence, and when its clock jumps back by more than a day (a replay that began again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from matchday.analysis.forecast.baseline import (
+    CADENCE_SPAN,
+    DAY_MS,
+    Band,
+    cadence_of,
+    forecast,
+    season_of,
+)
+from matchday.analysis.policy import AnalysisPolicy, ms
+from matchday.analysis.series import Sample, samples_of
+from matchday.analysis.windows import NEVER_MS
+from matchday.domain.finding import Finding
+from matchday.domain.reading import Reading
+
+MODEL = "seasonal-baseline/1"
+# Kept beyond the silence that ends a series, so that a correction of the stream's clock
+# cannot make the sweep drop what the next reading would still find alive.
+_SWEEP_MARGIN_MS = 3_600_000
+
+State = Literal["learning", "no_season", "forecasting"]
+
+
+@dataclass(frozen=True)
+class SeriesStatus:
+    """How far the baseline of a series has come, for the live view.
+
+    Attributes:
+        subject: Name of the series.
+        state: Still "learning"; "no_season": it comes too often for a day's readings to
+            fit the bound; or "forecasting".
+        season_s: The season in use, seconds; None before it is known.
+        points: How many readings are remembered.
+    """
+
+    subject: str
+    state: State
+    season_s: float | None
+    points: int
+
+
+@dataclass(slots=True, eq=False)
+class _Series:
+    session: str | None
+    seen_ms: int
+    state: State = "learning"
+    season_ms: int | None = None
+    times_ms: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    anchor: int | None = None
+
+
+class SeasonalForecast:
+    """Forecasts every reading from the last two seasons of its own series.
+
+    A reading not newer than the series' newest has no forecast and is not learnt from.
+    """
+
+    deadline_ms = NEVER_MS
+
+    def __init__(self, policy: AnalysisPolicy) -> None:
+        self._policy = policy
+        declared_s = policy.baseline_season_s
+        self._declared_ms = None if declared_s is None else ms(declared_s)
+        self._forget_ms = ms(policy.baseline_forget_s)
+        self._series: dict[tuple[str, str | None, str], _Series] = {}
+
+    def feed(self, reading: Reading, *, offset: int, stream_ms: int) -> Sequence[Finding]:
+        """Forecast the reading's numbers from earlier ones, then learn them."""
+        findings: list[Finding] = []
+        for sample in samples_of(reading, self._policy):
+            series = self._series_for(sample.subject, reading, offset, stream_ms)
+            if series.times_ms and reading.t_ms <= series.times_ms[-1]:
+                continue
+            band = self._forecast(series, sample, reading.t_ms)
+            if band is not None:
+                findings.append(_finding(reading, sample, band))
+            series.times_ms.append(reading.t_ms)
+            series.values.append(sample.value)
+            series.offsets.append(offset)
+        return findings
+
+    def pass_time(self, stream_ms: int) -> Sequence[Finding]:
+        """Do nothing: forecasts wait for no watermark."""
+        return ()
+
+    def finish(self) -> Sequence[Finding]:
+        """Forget everything; nothing is left to emit."""
+        self._series.clear()
+        return ()
+
+    def rewind(self, next_offset: int, *, stream_ms: int) -> int:
+        """Give the offset of the oldest remembered reading that will be used again."""
+        oldest = next_offset - self._policy.rewind_records_max
+        since = next_offset
+        for key in list(self._series):
+            series = self._series[key]
+            if stream_ms > series.seen_ms + self._forget_ms + _SWEEP_MARGIN_MS:
+                del self._series[key]
+                continue
+            _drop_before(series, oldest)
+            if series.offsets:
+                since = min(since, series.offsets[0])
+            if series.anchor is not None:
+                since = min(since, series.anchor)
+        return since
+
+    def provisional(self) -> Sequence[Finding]:
+        """Give nothing: a forecast is final when it is made."""
+        return ()
+
+    def take_late(self) -> dict[str, int]:
+        """Give nothing: the windows count the late readings."""
+        return {}
+
+    def statuses(self) -> list[SeriesStatus]:
+        """Tell of every series how far its baseline has come, sorted by subject."""
+        found = [
+            SeriesStatus(
+                key[2],
+                series.state,
+                None if series.season_ms is None else series.season_ms / 1000,
+                len(series.times_ms),
+            )
+            for key, series in self._series.items()
+        ]
+        return sorted(found, key=lambda status: status.subject)
+
+    def _series_for(self, subject: str, reading: Reading, offset: int, stream_ms: int) -> _Series:
+        key = (reading.source, reading.venue, subject)
+        series = self._series.get(key)
+        if series is not None:
+            _drop_before(series, offset - self._policy.rewind_records_max)
+            silent_ms = stream_ms - series.seen_ms
+            if series.session != reading.session or silent_ms > self._forget_ms:
+                series = None
+            elif series.times_ms and reading.t_ms < series.times_ms[-1] - DAY_MS:
+                # Only with the reading before the jump can a restart see that it was one.
+                series = _Series(reading.session, stream_ms, anchor=series.offsets[-1])
+                self._series[key] = series
+        if series is None:
+            series = self._series[key] = _Series(reading.session, stream_ms)
+        series.seen_ms = stream_ms
+        return series
+
+    def _forecast(self, series: _Series, sample: Sample, t_ms: int) -> Band | None:
+        policy = self._policy
+        cadence_ms = cadence_of(series.times_ms)
+        if cadence_ms is None:
+            return None
+        points_max = policy.baseline_points_max
+        season_ms = season_of(cadence_ms, points_max=points_max, declared_ms=self._declared_ms)
+        series.season_ms = season_ms
+        if season_ms is None:
+            series.state = "no_season"
+            _keep_last(series, CADENCE_SPAN + 1)
+            return None
+        reach_ms = policy.baseline_seasons * season_ms + cadence_ms // 2
+        _drop_older(series, t_ms - reach_ms)
+        _keep_last(series, policy.baseline_seasons * points_max)
+        band = None
+        if len(series.times_ms) > 1:
+            band = forecast(
+                series.times_ms,
+                series.values,
+                t_ms=t_ms,
+                season_ms=season_ms,
+                cadence_ms=cadence_ms,
+                is_count=sample.is_count,
+                coverage_ratio=policy.baseline_coverage_ratio,
+            )
+        series.state = "learning" if band is None else "forecasting"
+        return band
+
+
+def _cut(series: _Series, count: int) -> None:
+    if count > 0:
+        del series.times_ms[:count], series.values[:count], series.offsets[:count]
+        series.anchor = None
+
+
+def _keep_last(series: _Series, count: int) -> None:
+    _cut(series, len(series.times_ms) - count)
+
+
+def _drop_older(series: _Series, t_ms: int) -> None:
+    count = 0
+    for known_ms in series.times_ms:
+        if known_ms >= t_ms:
+            break
+        count += 1
+    _cut(series, count)
+
+
+def _drop_before(series: _Series, offset: int) -> None:
+    count = 0
+    for known in series.offsets:
+        if known >= offset:
+            break
+        count += 1
+    _cut(series, count)
+
+
+def _finding(reading: Reading, sample: Sample, band: Band) -> Finding:
+    return Finding(
+        subject=sample.subject,
+        kind="forecast",
+        span_start_ms=reading.t_ms,
+        span_end_ms=reading.t_ms,
+        model=MODEL,
+        values={
+            "yhat": band.yhat,
+            "yhat_lower": band.lower,
+            "yhat_upper": band.upper,
+            "y": sample.value,
+        },
+        sensor=reading.source,
+        venue=reading.venue,
+        session=reading.session,
+    )

@@ -1,0 +1,1 @@
+"""Players: speed and distance from positions."""

@@ -1,0 +1,245 @@
+"""Tumbling windows in event time: watermarks, lateness, silence, and what a rewind needs.
+
+Owns when a window opens and closes; what is summed in it belongs to the analysers. One
+watermark per track trails the highest event time by the lateness. A window closes, exactly
+once, when the watermark reaches its end; for a track that went silent, when the stream's
+record times are `idle_s` past both the track's last record and the window's end. Readings
+for a closed window are late: counted, in no window.
+
+State is bounded: a track silent for `forget_s` of stream time is dropped with its watermark.
+A source whose clock stands still keeps its window open, and so its rewind, until it moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from matchday.analysis.analyser import Track
+
+A = TypeVar("A")
+
+NEVER_MS = 1 << 62
+_NO_TIME_MS = -(1 << 62)
+
+
+class Closed(NamedTuple, Generic[A]):
+    """A window of one subject that will not change any more (or, provisional, may)."""
+
+    track: Track
+    subject: str
+    start_ms: int
+    end_ms: int
+    totals: A
+
+
+class Held(Generic[A]):
+    """What an open window holds of one subject, and the lowest offset it was made from."""
+
+    __slots__ = ("since", "totals")
+
+    def __init__(self, totals: A, since: int) -> None:
+        self.totals = totals
+        self.since = since
+
+
+@dataclass(slots=True, eq=False)
+class Lane(Generic[A]):
+    """The state of one track; made and changed by `Windows` only."""
+
+    track: Track
+    seen_ms: int
+    high_ms: int = _NO_TIME_MS
+    high_offset: int = -1
+    floor_ms: int = _NO_TIME_MS
+    floor_offset: int = -1
+    next_end_ms: int = NEVER_MS
+    open: dict[int, dict[str, Held[A]]] = field(default_factory=dict)
+
+
+class Windows(Generic[A]):
+    """The open windows of all tracks of a partition.
+
+    Args:
+        width_ms: Length of a window, event time; windows start at multiples of it.
+        lateness_ms: How far the watermark trails, event time.
+        idle_ms: Silence after which windows are closed, stream time.
+        forget_ms: Silence after which a track is forgotten, stream time.
+        make: Gives empty totals.
+    """
+
+    def __init__(
+        self,
+        *,
+        width_ms: int,
+        lateness_ms: int,
+        idle_ms: int,
+        forget_ms: int,
+        make: Callable[[], A],
+    ) -> None:
+        self._width_ms = width_ms
+        self._lateness_ms = lateness_ms
+        self._idle_ms = idle_ms
+        self._forget_ms = forget_ms
+        self._make = make
+        self._lanes: dict[Track, Lane[A]] = {}
+        self._late: dict[str, int] = {}
+        self.deadline_ms = NEVER_MS
+
+    def lane(self, track: Track, *, stream_ms: int) -> Lane[A]:
+        """Give the state of a track that a record was just read of; ends its silence."""
+        lane = self._lanes.get(track)
+        if lane is None:
+            lane = self._lanes[track] = Lane(track, stream_ms)
+        lane.seen_ms = stream_ms
+        # A lower bound is enough: `pass_time` looks closer when it is reached.
+        if stream_ms + self._idle_ms < self.deadline_ms:
+            self.deadline_ms = stream_ms + self._idle_ms
+        return lane
+
+    def is_late(self, lane: Lane[A], t_ms: int) -> bool:
+        """Tell whether the window of `t_ms` is closed already."""
+        start_ms = t_ms - t_ms % self._width_ms
+        return (
+            start_ms + self._width_ms <= lane.high_ms - self._lateness_ms
+            or start_ms < lane.floor_ms
+        )
+
+    def count_late(self, lane: Lane[A]) -> None:
+        """Count one reading of the lane's source as late."""
+        source = lane.track.source
+        self._late[source] = self._late.get(source, 0) + 1
+
+    def held(self, lane: Lane[A], subject: str, t_ms: int) -> Held[A] | None:
+        """Give what the window of `t_ms` holds of the subject so far, if anything."""
+        window = lane.open.get(t_ms - t_ms % self._width_ms)
+        return None if window is None else window.get(subject)
+
+    def open(self, lane: Lane[A], subject: str, t_ms: int, *, since: int) -> Held[A]:
+        """Start holding totals of the subject in the window of `t_ms`, which is not late.
+
+        Args:
+            lane: The track's state.
+            subject: The subject; nothing is held of it in this window yet.
+            t_ms: Event time.
+            since: The lowest offset that the first contribution depends on.
+        """
+        start_ms = t_ms - t_ms % self._width_ms
+        held = Held(self._make(), since)
+        lane.open.setdefault(start_ms, {})[subject] = held
+        lane.next_end_ms = min(lane.next_end_ms, start_ms + self._width_ms)
+        return held
+
+    def observe(self, lane: Lane[A], t_ms: int, *, offset: int) -> list[Closed[A]]:
+        """Move the track's watermark and give the windows it passed, in order of time."""
+        # Of equal times the newest offset counts: the rewind moves on with it.
+        if t_ms >= lane.high_ms:
+            lane.high_ms, lane.high_offset = t_ms, offset
+        watermark_ms = lane.high_ms - self._lateness_ms
+        if watermark_ms < lane.next_end_ms:
+            return []
+        return self._close(lane, watermark_ms)
+
+    def pass_time(
+        self, stream_ms: int, *, before: Callable[[Lane[A]], None] | None = None
+    ) -> tuple[list[Closed[A]], list[Track]]:
+        """Close the windows of silent tracks and forget the long silent ones.
+
+        Args:
+            stream_ms: Record time of the record about to be fed.
+            before: Called with each lane about to be closed, to settle its last totals.
+
+        Returns:
+            The closed windows in order of end and track, and the tracks forgotten.
+        """
+        if stream_ms < self.deadline_ms:
+            return [], []
+        closed: list[Closed[A]] = []
+        forgotten: list[Track] = []
+        self.deadline_ms = NEVER_MS
+        for lane in self._lanes.values():
+            quiet_ms = max(lane.seen_ms, self._end_of(lane.high_ms))
+            if stream_ms >= quiet_ms + self._idle_ms and not self._is_settled(lane):
+                if before is not None:
+                    before(lane)
+                closed += self._close(lane, NEVER_MS)
+                end_ms = self._end_of(lane.high_ms)
+                if end_ms > lane.floor_ms:
+                    lane.floor_ms, lane.floor_offset = end_ms, lane.high_offset
+            if stream_ms >= quiet_ms + self._forget_ms:
+                forgotten.append(lane.track)
+                continue
+            wait_ms = self._forget_ms if self._is_settled(lane) else self._idle_ms
+            self.deadline_ms = min(self.deadline_ms, quiet_ms + wait_ms)
+        for track in forgotten:
+            del self._lanes[track]
+        closed.sort(key=_order)
+        return closed, forgotten
+
+    def finish(self, *, before: Callable[[Lane[A]], None] | None = None) -> list[Closed[A]]:
+        """Close every window and forget every track."""
+        closed: list[Closed[A]] = []
+        for lane in self._lanes.values():
+            if before is not None:
+                before(lane)
+            closed += self._close(lane, NEVER_MS)
+        self._lanes.clear()
+        self.deadline_ms = NEVER_MS
+        closed.sort(key=_order)
+        return closed
+
+    def provisional(self) -> list[Closed[A]]:
+        """Give the open windows as they stand, in order of end and track."""
+        opened = [
+            Closed(lane.track, subject, start_ms, start_ms + self._width_ms, held.totals)
+            for lane in self._lanes.values()
+            for start_ms, subjects in lane.open.items()
+            for subject, held in subjects.items()
+        ]
+        opened.sort(key=_order)
+        return opened
+
+    def rewind(self, next_offset: int) -> int:
+        """Give the lowest offset that an open window or a watermark still needs."""
+        return min((self._since(lane) for lane in self._lanes.values()), default=next_offset)
+
+    def take_late(self) -> dict[str, int]:
+        """Give the late readings per source since the last call."""
+        late, self._late = self._late, {}
+        return late
+
+    def _since(self, lane: Lane[A]) -> int:
+        since = lane.high_offset
+        # A floor set by silence holds until the watermark says the same by itself.
+        if lane.floor_ms > lane.high_ms - self._lateness_ms:
+            since = min(since, lane.floor_offset)
+        for subjects in lane.open.values():
+            for held in subjects.values():
+                since = min(since, held.since)
+        return since
+
+    def _end_of(self, t_ms: int) -> int:
+        return t_ms - t_ms % self._width_ms + self._width_ms
+
+    def _is_settled(self, lane: Lane[A]) -> bool:
+        return not lane.open and lane.floor_ms >= self._end_of(lane.high_ms)
+
+    def _close(self, lane: Lane[A], watermark_ms: int) -> list[Closed[A]]:
+        closed: list[Closed[A]] = []
+        for start_ms in sorted(lane.open):
+            end_ms = start_ms + self._width_ms
+            if end_ms > watermark_ms:
+                break
+            subjects = lane.open.pop(start_ms)
+            closed += (
+                Closed(lane.track, subject, start_ms, end_ms, subjects[subject].totals)
+                for subject in sorted(subjects)
+            )
+        lane.next_end_ms = min(lane.open, default=NEVER_MS) + self._width_ms
+        return closed
+
+
+def _order(item: Closed[A]) -> tuple[int, str, str, str, str]:
+    track = item.track
+    return item.end_ms, track.source, track.session or "", track.venue or "", item.subject

@@ -1,0 +1,81 @@
+"""A restart at any point equals no restart: the same findings, each once, bit for bit."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis_scenario import PLAN, records_of
+from matchday.analysis.pipeline import PartitionAnalysis
+from matchday.domain.finding import Finding
+from matchday.ports import StreamRecord
+
+
+def uninterrupted(records: list[StreamRecord]) -> list[Finding]:
+    return PartitionAnalysis(PLAN).consume(records)
+
+
+def with_restarts(records: list[StreamRecord], commits: list[int]) -> list[Finding]:
+    """Work up to each commit, die there, and rebuild from the rewind offset in silence."""
+    findings: list[Finding] = []
+    begin = rewind = 0
+    for end in [*commits, len(records)]:
+        analysis = PartitionAnalysis(PLAN)
+        analysis.consume(records[rewind:begin])
+        findings += analysis.consume(records[begin:end])
+        rewind = analysis.rewind_offset(end)
+        assert rewind <= end
+        begin = end
+    return findings
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    cuts=st.lists(st.integers(1, 1399), min_size=1, max_size=12, unique=True),
+)
+def test_restarts_at_any_points_give_the_findings_of_no_restart(seed: int, cuts: list[int]) -> None:
+    records = records_of(seed, 1400)
+    assert with_restarts(records, sorted(cuts)) == uninterrupted(records)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_restart_after_every_few_records_changes_nothing(seed: int) -> None:
+    records = records_of(seed, 1200)
+    rng = random.Random(seed)
+    cuts = sorted(rng.sample(range(1, 1200), 60))
+    assert with_restarts(records, cuts) == uninterrupted(records)
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**32), batch=st.integers(1, 500))
+def test_findings_do_not_depend_on_how_records_are_batched(seed: int, batch: int) -> None:
+    records = records_of(seed, 1000)
+    analysis = PartitionAnalysis(PLAN)
+    findings = [
+        one
+        for begin in range(0, len(records), batch)
+        for one in analysis.consume(records[begin : begin + batch])
+    ]
+    assert findings == uninterrupted(records)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_no_finding_is_made_twice(seed: int) -> None:
+    findings = uninterrupted(records_of(seed, 1500, is_steady=True))
+    identities = [
+        (one.sensor, one.session, one.subject, one.kind, one.span_start_ms, one.model)
+        for one in findings
+    ]
+    assert identities
+    assert len(identities) == len(set(identities))
+
+
+def test_the_scenario_reaches_every_kind_of_finding() -> None:
+    findings = [one for seed in range(3) for one in uninterrupted(records_of(seed, 2500))]
+    kinds = {one.kind for one in findings}
+    assert kinds == {"sensor_metric", "forecast", "player_metric", "crowd_metric"}
