@@ -1,0 +1,222 @@
+"""Who may talk to the dashboard, and what browsers may do with its pages.
+
+Owns the check of the Host header (DNS rebinding: a foreign name that resolves to this
+machine), the check of a WebSocket's Origin, the token, the log-in page and the headers of
+every answer. Does not own users or roles; there is one token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import html
+import ipaddress
+from collections import deque
+from collections.abc import Sequence
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from matchday.clock import Clock
+from matchday.observe.events import LoginRefused, emit
+
+COOKIE = "matchday_session"
+COOKIE_S = 12 * 3600
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/login"})
+"""Paths that answer without a token: probes, the log-in page; `/assets/` besides."""
+
+LOGIN_FAILURES_MAX = 10
+LOGIN_WINDOW_S = 60.0
+LOGIN_BYTES_MAX = 4_096
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; object-src 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class Guard:
+    """ASGI middleware in front of everything: host, origin, token, headers."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None, allowed_hosts: Sequence[str]) -> None:
+        self._app = app
+        self._token = token
+        self._hosts = frozenset(name.lower() for name in allowed_hosts) | {"localhost"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or refuse one connection."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is None:
+            await self._app(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+        else:
+            await refusal(scope, receive, _with_headers(send))
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        host = headers.get("host", "")
+        if not is_allowed_host(host, self._hosts):
+            text = f"serving host {host[:80]!r}: not among http.allowed_hosts"
+            return _error(421, "foreign_host", text)
+        origin = headers.get("origin")
+        if scope["type"] == "websocket" and origin is not None and _origin_host(origin) != host:
+            return _error(403, "foreign_origin", "opening live view: foreign origin")
+        path = scope["path"]
+        if self._token is None or path in OPEN_PATHS or path.startswith("/assets/"):
+            return None
+        if self._knows(headers):
+            return None
+        if scope["type"] == "http" and "text/html" in headers.get("accept", ""):
+            return RedirectResponse("/login", 303)
+        refusal = _error(401, "no_token", "answering request: a bearer token is needed")
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        return refusal
+
+    def _knows(self, headers: Headers) -> bool:
+        assert self._token is not None
+        scheme, _, offered = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and _is_same(offered.strip(), self._token):
+            return True
+        cookie = Request({"type": "http", "headers": headers.raw}).cookies.get(COOKIE, "")
+        return _is_same(cookie, cookie_value(self._token))
+
+
+class Login:
+    """The log-in page: takes the token once and leaves a cookie that is not the token."""
+
+    def __init__(self, *, token: str | None, title: str, clock: Clock) -> None:
+        self._token = token
+        self._title = title
+        self._clock = clock
+        self._failures_s: deque[float] = deque(maxlen=LOGIN_FAILURES_MAX)
+
+    async def answer(self, request: Request) -> Response:
+        """Show the form, or judge what was sent in it."""
+        if self._token is None:
+            return RedirectResponse("/", 303)
+        if request.method != "POST":
+            return self._page("")
+        if self._is_guessing():
+            return self._page("Too many attempts. Try again in a minute.", status=429)
+        # The form is one small field: anything larger is not read to its end.
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LOGIN_BYTES_MAX:
+                return self._page("That is too long to be the token.", status=413)
+        fields = parse_qs(body.decode("utf-8", "replace"))
+        if not _is_same(fields.get("token", [""])[0].strip(), self._token):
+            self._failures_s.append(self._clock.monotonic_s())
+            emit(LoginRefused(client=request.client.host if request.client else ""))
+            return self._page("That is not the token.", status=401)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            COOKIE,
+            cookie_value(self._token),
+            max_age=COOKIE_S,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+    def _is_guessing(self) -> bool:
+        now_s = self._clock.monotonic_s()
+        while self._failures_s and now_s - self._failures_s[0] > LOGIN_WINDOW_S:
+            self._failures_s.popleft()
+        return len(self._failures_s) >= LOGIN_FAILURES_MAX
+
+    def _page(self, problem: str, *, status: int = 200) -> HTMLResponse:
+        note = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
+        return HTMLResponse(
+            _LOGIN.format(title=html.escape(self._title), note=note), status_code=status
+        )
+
+
+def is_allowed_host(host: str, names: frozenset[str]) -> bool:
+    """Tell whether a Host header names this server.
+
+    An IP address always may: rebinding needs a name that the attacker's DNS answers for.
+    """
+    if host.startswith("["):
+        name = host[1:].partition("]")[0]
+    else:
+        name = host.rpartition(":")[0] if host.count(":") == 1 else host
+    name = name.lower().rstrip(".")
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name in names
+    return True
+
+
+def cookie_value(token: str) -> str:
+    """Derive what the cookie holds: who steals it has a session, not the token."""
+    return hmac.new(token.encode(), b"matchday dashboard session", hashlib.sha256).hexdigest()
+
+
+def _is_same(offered: str, wanted: str) -> bool:
+    # Digests have one length, so that not even the token's length shows in the time taken.
+    return hmac.compare_digest(
+        hashlib.sha256(offered.encode()).digest(), hashlib.sha256(wanted.encode()).digest()
+    )
+
+
+def _origin_host(origin: str) -> str:
+    return origin.partition("://")[2]
+
+
+def _error(status: int, reason: str, text: str) -> JSONResponse:
+    return JSONResponse({"error": {"reason": reason, "text": text}}, status_code=status)
+
+
+def _with_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return send_with_headers
+
+
+_LOGIN = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Log in · {title}</title>
+<link rel="icon" href="/assets/icon.svg" type="image/svg+xml">
+<script src="/assets/theme.js"></script>
+<link rel="stylesheet" href="/assets/app.css">
+</head>
+<body class="login-page">
+<main class="login panel">
+<h1>{title}</h1>
+{note}
+<form method="post" action="/login">
+<input type="text" name="username" autocomplete="username" value="matchday" hidden>
+<label for="token">Access token</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required>
+<button type="submit" class="primary">Log in</button>
+</form>
+</main>
+</body>
+</html>
+"""

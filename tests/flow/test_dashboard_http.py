@@ -1,0 +1,357 @@
+"""The dashboard over real HTTP on the embedded stream and store."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from browser.ground import START_MS, Ground, forecast, players_at, positions, scalar
+from matchday.clock import SystemClock
+from matchday.dashboard.security import COOKIE
+from matchday.dashboard.serve import DashboardServer
+from matchday.errors import ConfigError, UnavailableError
+from matchday.ports import LinkState
+
+DEADLINE_S = 20
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Ground]:
+    found = Ground(tmp_path / "data")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def server(ground: Ground) -> Iterator[DashboardServer]:
+    with DashboardServer(ground.state(), port=0) as running:
+        yield running
+
+
+def get(server, path, *, method="GET", body=None, **headers):
+    """Ask the server; gives the answer, its body read into `.text`."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE_S)
+    try:
+        connection.request(
+            method, path, body=body, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+        answer = connection.getresponse()
+        answer.text = answer.read().decode()
+        return answer
+    finally:
+        connection.close()
+
+
+def get_json(server, path):
+    answer = get(server, path)
+    assert answer.status == 200, answer.text
+    return json.loads(answer.text)
+
+
+def live(server, venue="demo", **options):
+    return connect(
+        f"ws://127.0.0.1:{server.port}/api/v1/live?venue={venue}",
+        open_timeout=DEADLINE_S,
+        max_size=2**22,
+        **options,
+    )
+
+
+def until(socket_, accepts):
+    """Receive until a message is accepted, and give it."""
+    while True:
+        message = json.loads(socket_.recv(timeout=DEADLINE_S))
+        if accepts(message):
+            return message
+
+
+def wait_until(condition):
+    never, clock = threading.Event(), SystemClock()
+    deadline_s = clock.monotonic_s() + DEADLINE_S
+    while not condition():
+        assert clock.monotonic_s() < deadline_s, "condition did not come true in time"
+        never.wait(0.02)
+
+
+def is_live(server):
+    links = get_json(server, "/api/v1/links")["links"]
+    return any(link["name"] == "live view" and link["is_up"] for link in links)
+
+
+def test_what_is_published_arrives_on_the_live_connection(ground, server):
+    wait_until(lambda: is_live(server))
+    with live(server) as tab:
+        until(tab, lambda m: m["kind"] == "state")
+        ground.publish(
+            positions("tracking", START_MS, players_at(START_MS), 1), scalar("roof", START_MS, 21.5)
+        )
+        ground.find(forecast("roof", START_MS, 21.0, 1.5))
+        frame = until(tab, lambda m: m["kind"] == "positions" and m["frames"])["frames"][0]
+        state = until(tab, lambda m: m.get("forecasts"))
+    assert frame["t_ms"] == START_MS
+    assert len(frame["objects"]) == 23
+    assert state["forecasts"][0]["yhat"] == 21.0
+
+
+def test_only_what_comes_after_the_start_is_live(ground):
+    ground.publish(scalar("before", START_MS, 1.0))
+    with DashboardServer(ground.state(), port=0) as server:
+        wait_until(lambda: is_live(server))
+        with live(server) as tab:
+            ground.publish(scalar("after", START_MS + 1, 2.0))
+            until(tab, lambda m: any(s["source"] == "after" for s in m.get("series", [])))
+        sources = get_json(server, "/api/v1/sources")["sources"]
+    assert [source["source"] for source in sources] == ["after"]
+
+
+def test_the_ledger_has_the_public_shape_and_adds_up(ground, server):
+    ground.publish(*[scalar("roof", START_MS + i, 20.0, seq=i) for i in range(5)])
+    ground.persist()
+    ground.publish(scalar("roof", START_MS + 9, 20.0, seq=9))
+    ground.refuse("roof", b"{", reason="not_json")
+    answer = get_json(server, "/api/v1/ledger")
+    assert answer["adds_up"] is True
+    (line,) = answer["sources"]
+    assert {k: line[k] for k in ("received", "stored", "pending", "refused")} == {
+        "received": 7, "stored": 5, "pending": 1, "refused": 1,
+    }  # fmt: skip
+    assert answer["totals"]["received"] == 7
+
+
+def test_venues_come_with_their_geometry_and_zone_areas(server):
+    demo, oval = get_json(server, "/api/v1/venues")["venues"]
+    assert (demo["id"], oval["pitch"]["shape"]) == ("demo", "oval")
+    # N4 is 7 m by 3 m.
+    assert {z["id"]: z["area_m2"] for z in demo["zones"]}["N4"] == pytest.approx(21.0)
+
+
+def test_stored_documents_and_history_are_read_back_by_source(ground, server):
+    ground.publish(
+        *[scalar(name, START_MS + i * 1000, i, seq=i) for i in range(3) for name in ("a", "b")]
+    )
+    ground.find(forecast("a", START_MS + 1000, 1.1, 0.5))
+    ground.persist()
+    found = get_json(server, "/api/v1/collections/sensors?source=a&limit=2")["documents"]
+    assert [d["temperature"] for d in found] == [2.0, 1.0]
+    history = get_json(server, "/api/v1/history?source=a&quantity=temperature&limit=10")
+    assert history["values"] == [[START_MS, 0.0], [START_MS + 1000, 1.0], [START_MS + 2000, 2.0]]
+    assert history["forecasts"] == [[START_MS + 1000, 1.1, pytest.approx(0.6), pytest.approx(1.6)]]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "reason"),
+    [
+        ("/api/v1/collections/nothing", 404, "no_collection"),
+        ("/api/v1/collections/sensors?limit=0", 400, "bad_limit"),
+        ("/api/v1/collections/sensors?limit=many", 400, "bad_limit"),
+        ("/api/v1/history?source=a", 400, "bad_request"),
+    ],
+)
+def test_a_bad_question_gets_its_reason(server, path, status, reason):
+    answer = get(server, path)
+    assert (answer.status, json.loads(answer.text)["error"]["reason"]) == (status, reason)
+
+
+def test_the_data_browser_shows_documents_and_escapes_what_sensors_wrote(ground, server):
+    ground.publish(scalar("<script>alert(1)</script>", START_MS, 20.25))
+    ground.refuse("roof", b"<img src=x onerror=alert(1)>", reason="not_json")
+    ground.persist()
+    page = get(server, "/db/server/sensors").text
+    letters = get(server, "/db/server/dead_letters").text
+    assert "20.25" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script>alert" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in letters
+    assert "<img src=x" not in letters
+
+
+def test_the_data_browser_filters_by_source(ground, server):
+    ground.publish(scalar("a", START_MS, 1.125), scalar("b", START_MS, 2.125))
+    ground.persist()
+    page = get(server, "/db/server/sensors?source=b").text
+    assert "2.125" in page
+    assert "1.125" not in page
+
+
+@pytest.mark.parametrize("path", ["/db/other/sensors", "/db/server/nothing", "/db/other"])
+def test_an_unknown_database_or_collection_is_not_found(server, path):
+    assert get(server, path).status == 404
+
+
+def test_the_database_root_leads_to_the_one_database(server):
+    answer = get(server, "/db")
+    assert (answer.status, answer.headers["Location"]) == (307, "/db/server")
+    assert "/db/server/sensors" in get(server, "/db/server").text
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/db/server", "/api/v1/ledger", "/assets/main.js", "/nothing"]
+)
+def test_every_answer_carries_the_security_headers(server, path):
+    headers = get(server, path).headers
+    assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+    assert "unsafe-inline" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_a_foreign_host_name_is_refused(server):
+    assert get(server, "/api/v1/ledger", Host="attacker.example").status == 421
+
+
+def test_a_live_connection_from_a_foreign_page_is_refused(server):
+    with pytest.raises(InvalidStatus), live(server, origin="https://attacker.example"):
+        pass
+
+
+def test_nothing_outside_the_asset_folder_is_served(server):
+    for path in ("/assets/../app.py", "/assets/%2e%2e/app.py", "/assets//etc/passwd"):
+        assert get(server, path).status == 404
+
+
+def test_an_asset_the_browser_has_already_is_not_sent_again(server):
+    first = get(server, "/assets/app.css")
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = get(server, "/assets/app.css", If_None_Match=first.headers["ETag"])
+    assert (again.status, again.text) == (304, "")
+
+
+def test_with_a_token_nothing_answers_without_it_but_probes_and_the_log_in(ground):
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        assert get(server, "/api/v1/ledger").status == 401
+        assert get(server, "/metrics").status == 401
+        page = get(server, "/", Accept="text/html")
+        assert (page.status, page.headers["Location"]) == (303, "/login")
+        assert get(server, "/livez").status == 200
+        assert get(server, "/login").status == 200
+        allowed = get(server, "/api/v1/ledger", Authorization="Bearer open sesame")
+        assert allowed.status == 200
+        with pytest.raises(InvalidStatus), live(server):
+            pass
+
+
+def test_logging_in_leaves_a_cookie_that_opens_pages_and_the_live_connection(ground):
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        form = urllib.parse.urlencode({"token": "open sesame"})
+        answer = get(server, "/login", method="POST", body=form)
+        cookie = answer.headers["Set-Cookie"]
+        assert answer.status == 303
+        assert "HttpOnly" in cookie
+        assert "samesite=strict" in cookie.lower()
+        assert "sesame" not in cookie
+        pair = cookie.partition(";")[0]
+        assert get(server, "/", Cookie=pair).status == 200
+        with live(server, additional_headers={"Cookie": pair}) as tab:
+            until(tab, lambda m: m["kind"] == "state")
+        assert get(server, "/", Cookie=f"{COOKIE}=wrong").status == 401
+
+
+def test_guessing_the_token_is_stopped_after_ten_attempts(ground):
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        codes = [get(server, "/login", method="POST", body="token=guess").status for _ in range(11)]
+        assert codes == [401] * 10 + [429]
+
+
+def test_readiness_names_the_link_that_is_down_and_since_when(ground, server):
+    wait_until(lambda: is_live(server))
+    assert get(server, "/readyz").status == 200
+    ground.links.append(LinkState("mqtt", False, 1_700_000_000_000, "connection refused"))
+    answer = get(server, "/readyz")
+    down = [link for link in json.loads(answer.text)["links"] if not link["is_up"]]
+    assert answer.status == 503
+    assert down == [
+        {"name": "mqtt", "is_up": False, "since_ms": 1_700_000_000_000,
+         "detail": "connection refused"}
+    ]  # fmt: skip
+
+
+def test_it_starts_while_the_stream_is_down_and_goes_live_by_itself(ground):
+    reachable = threading.Event()
+
+    def stream():
+        if not reachable.is_set():
+            raise UnavailableError("connecting to the stream: refused")
+        return ground.stream
+
+    with DashboardServer(ground.state(stream=stream), port=0) as server:
+        down = get(server, "/readyz")
+        assert down.status == 503
+        assert "live view" in down.text
+        with live(server) as tab:
+            reachable.set()
+            wait_until(lambda: is_live(server))
+            ground.publish(scalar("roof", START_MS, 21.5))
+            until(tab, lambda m: any(s["value"] == 21.5 for s in m.get("series", [])))
+
+
+def test_an_account_that_cannot_be_read_is_said_and_does_not_stop_the_rest(ground):
+    def account():
+        raise UnavailableError("reading the account: store does not answer")
+
+    with DashboardServer(ground.state(account=account), port=0) as server:
+        answer = get(server, "/api/v1/ledger")
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+        with live(server) as tab:
+            state = until(tab, lambda m: m.get("ledger_error"))
+    assert "store does not answer" in state["ledger_error"]
+
+
+def test_metrics_are_in_the_prometheus_text_format(server):
+    text = get(server, "/metrics").text
+    assert "# TYPE matchday_dashboard_clients gauge" in text
+
+
+def test_a_port_in_use_is_told_with_port_and_flag_before_anything_starts(ground):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        before = threading.active_count()
+        with pytest.raises(ConfigError, match=rf"port {port}: already in use.*--http-port"):
+            DashboardServer(ground.state(), port=port).start()
+        assert threading.active_count() == before
+
+
+def test_stopping_ends_every_thread_and_closes_tabs_as_a_restart(ground):
+    before = {thread.name for thread in threading.enumerate()}
+    server = DashboardServer(ground.state(), port=0)
+    server.start()
+    with live(server) as tab:
+        until(tab, lambda m: m["kind"] == "state")
+        server.stop()
+        wait_until(lambda: tab.close_code is not None or _drain(tab))
+        assert tab.close_code == 1012
+    left = {t.name for t in threading.enumerate()} - before
+    assert not {name for name in left if name.startswith("dashboard")}
+    server.stop()
+
+
+def _drain(tab) -> bool:
+    try:
+        while True:
+            tab.recv(timeout=0)
+    except TimeoutError:
+        return False
+    except Exception:  # noqa: BLE001 - the library's close exceptions; the code is asserted
+        return True
+
+
+def test_run_serves_until_it_is_told_to_stop(ground):
+    stop = threading.Event()
+    server = DashboardServer(ground.state(), port=0)
+    thread = threading.Thread(target=server.run, args=(stop,), name="test.run")
+    thread.start()
+    wait_until(lambda: server.is_running and server.port)
+    wait_until(lambda: get(server, "/livez").status == 200)
+    stop.set()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
