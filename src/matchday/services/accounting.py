@@ -1,0 +1,106 @@
+"""The account at this moment: what is folded into the store plus the stream's tail behind it."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from matchday.clock import Clock
+from matchday.domain.account import Account, Counts, account_of, decode_ledger
+from matchday.domain.topics import Topic
+from matchday.errors import UnavailableError
+from matchday.ports import Folded, Partition, Query, Start, Stream, StreamRecord
+
+_POLL_S = 0.2
+_RECORDS_MAX = 5000
+
+
+def read_account(stream: Stream, query: Query) -> Account:
+    """Read the account of all sources, true at the moment of the call.
+
+    The stored counts come first and the stream's tail second: what is folded in between
+    is recognised by its offset and not counted twice.
+
+    Raises:
+        UnavailableError: Store or stream does not answer.
+    """
+    folded = query.folded()
+    counts = {source: msgspec.structs.replace(found) for source, found in folded.counts.items()}
+    starts = {
+        place: offset
+        for place, offset in folded.next_offsets.items()
+        if place.topic is Topic.LEDGER
+    }
+    reader = stream.reader([Topic.LEDGER], Start.at(starts))
+    try:
+        while not reader.is_at_end():
+            for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
+                add_ledger_record(counts, record, folded)
+    finally:
+        reader.close()
+    return account_of(counts)
+
+
+def add_ledger_record(counts: dict[str, Counts], record: StreamRecord, folded: Folded) -> None:
+    """Add one ledger record to the counts by source, leaving out what is folded already."""
+    try:
+        ledger = decode_ledger(record.value)
+    except msgspec.MsgspecError:
+        return
+    place = Partition(record.topic, record.partition)
+    for source, added in ledger.counts.items():
+        if folded.entry_offsets.get((source, place), -1) >= record.offset:
+            continue
+        counts.setdefault(source, Counts()).add(added)
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A source whose documents do not agree with its account."""
+
+    source: str
+    stored: int
+    pending: int
+    documents: int
+
+
+def verify(account: Account, documents: dict[str, int]) -> list[Mismatch]:
+    """Compare the account with documents counted one by one, taken after it.
+
+    While data flows, documents may be ahead of `stored` by at most what was pending.
+    """
+    wrong = []
+    lines = {line.source: line for line in account.lines}
+    for source in sorted(set(lines) | set(documents)):
+        line = lines.get(source)
+        stored, pending = (line.stored, line.pending) if line else (0, 0)
+        found = documents.get(source, 0)
+        if not stored <= found <= stored + pending:
+            wrong.append(Mismatch(source, stored, pending, found))
+    return wrong
+
+
+class CachedAccount:
+    """Keeps the account for the page, read again at most once per `every_s`."""
+
+    def __init__(self, stream: Stream, query: Query, *, clock: Clock, every_s: float = 1.0) -> None:
+        self._stream = stream
+        self._query = query
+        self._clock = clock
+        self._every_s = every_s
+        self._lock = threading.Lock()
+        self._account = Account(())
+        self._read_s = -every_s
+
+    def __call__(self) -> Account:
+        """Give the account, at most `every_s` old unless a link is down."""
+        with self._lock:
+            now_s = self._clock.monotonic_s()
+            if now_s - self._read_s >= self._every_s:
+                self._read_s = now_s
+                with suppress(UnavailableError):  # the link's own state says so
+                    self._account = read_account(self._stream, self._query)
+            return self._account

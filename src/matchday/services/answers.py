@@ -1,0 +1,259 @@
+"""The reading commands: each opens what it needs, prints one answer, and closes it again."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from typing import Any, Literal
+
+import msgspec
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from matchday.clock import Clock
+from matchday.config import Loaded, Settings, show
+from matchday.domain.account import Account, AccountLine
+from matchday.domain.topics import Topic
+from matchday.errors import ConfigError, RefusedError
+from matchday.ports import Partition, Start, Stream, StreamRecord
+from matchday.services.accounting import read_account, verify
+from matchday.services.doctor import Diagnosis, examine
+from matchday.services.links import feed_opener, is_embedded, open_query, open_stream, read_token
+from matchday.services.stages import read_venues
+
+FIELDS = (
+    "source",
+    "received",
+    "stored",
+    "pending",
+    "duplicate",
+    "refused",
+    "expired",
+    "missing",
+)
+PREVIEW_CHARS = 60
+
+
+def ledger(
+    settings: Settings, *, source: str | None, is_verified: bool, as_json: bool, clock: Clock
+) -> bool:
+    """Print the account; tell whether it adds up.
+
+    Raises:
+        UnavailableError: Stream or store does not answer.
+        ConfigError: The source is not in the account.
+    """
+    with closing(_open_reading(settings, clock)) as stream, closing(open_query(settings)) as query:
+        account = read_account(stream, query)
+        wrong = verify(account, query.document_count_by_source()) if is_verified else []
+    if source is not None:
+        lines = tuple(line for line in account.lines if line.source == source)
+        if not lines:
+            raise ConfigError(f"reading the ledger: no source is called {source!r}")
+        account = Account(lines)
+        wrong = [mismatch for mismatch in wrong if mismatch.source == source]
+    adds_up = account.adds_up and not wrong
+    if as_json:
+        _print_json(
+            {
+                "sources": [_line_row(line) for line in account.lines],
+                "totals": {
+                    name: count
+                    for name, count in _line_row(account.totals).items()
+                    if name != "source"
+                },
+                "adds_up": adds_up,
+            }
+            | (
+                {"verify": [msgspec.to_builtins(mismatch) for mismatch in wrong]}
+                if is_verified
+                else {}
+            )
+        )
+        return adds_up
+    rows = [*account.lines, account.totals]
+    _print_table(
+        [*FIELDS, "adds up"],
+        [
+            [*(str(value) for value in _line_row(line).values()), "yes" if line.adds_up else "NO"]
+            for line in rows
+        ],
+    )
+    for mismatch in wrong:
+        _say(
+            f"{mismatch.source}: {mismatch.documents} documents, {mismatch.stored} stored and "
+            f"{mismatch.pending} pending"
+        )
+    if is_verified and not wrong:
+        _say("verified: the documents agree with the account")
+    return adds_up
+
+
+def show_settings(loaded: Loaded, *, as_json: bool) -> None:
+    """Print every setting."""
+    rows = show(loaded)
+    if as_json:
+        _print_json([msgspec.to_builtins(row) for row in rows])
+        return
+    _print_table(
+        ["setting", "value", "origin", "bound", "meaning"],
+        [[row.name, row.value, row.origin, row.bound, row.description] for row in rows],
+    )
+
+
+def check_settings(settings: Settings) -> None:
+    """Check what only opening a file shows; the settings themselves were checked on loading.
+
+    Raises:
+        ConfigError: A file is wrong.
+    """
+    import random
+
+    from matchday.analysis.models import load_model
+    from matchday.clock import SystemClock
+
+    read_venues(settings)
+    read_token(settings.http.token_file)
+    feed_opener(settings, clock=SystemClock(), rng=random.Random())
+    if settings.analysis.model_path is not None:
+        load_model(settings.analysis.model_path)
+    _say("the configuration is right")
+
+
+def list_dead_letters(settings: Settings, *, limit: int, as_json: bool, clock: Clock) -> None:
+    """Print the newest dead letters, newest first."""
+    with closing(_open_reading(settings, clock)) as stream:
+        records = _read_all(stream, Start.last(limit))
+    rows = [_letter_row(record) for record in records[-limit:][::-1]]
+    if as_json:
+        _print_json(rows)
+        return
+    _print_table(
+        ["id", "time", "source", "reason", "topic", "bytes", "begins"],
+        [
+            [
+                row["id"],
+                row["time"],
+                row["source"],
+                row["reason"],
+                row["topic"][:PREVIEW_CHARS],
+                str(row["bytes"]),
+                row["text"][:PREVIEW_CHARS],
+            ]
+            for row in rows
+        ],
+    )
+
+
+def show_dead_letter(
+    settings: Settings, identity: str, *, is_raw: bool, as_json: bool, clock: Clock
+) -> None:
+    """Print one dead letter whole.
+
+    Raises:
+        ConfigError: The id is not of the form `partition-offset`.
+        RefusedError: There is no such dead letter (`no_dead_letter`).
+    """
+    partition, _, offset = identity.partition("-")
+    if not (partition.isdecimal() and offset.isdecimal()):
+        raise ConfigError(f"reading dead letter {identity!r}: an id looks like 0-17")
+    place = Partition(Topic.DEAD_LETTERS, int(partition))
+    with closing(_open_reading(settings, clock)) as stream:
+        found = [
+            record
+            for record in _read_all(stream, Start.at({place: int(offset)}), first=place)
+            if (record.partition, record.offset) == (place.number, int(offset))
+        ]
+    if not found:
+        raise RefusedError("no_dead_letter", f"reading dead letter {identity}: there is none")
+    if is_raw:
+        sys.stdout.buffer.write(found[0].value)
+        sys.stdout.buffer.flush()
+        return
+    row = _letter_row(found[0])
+    if as_json:
+        _print_json(row | {"base64": base64.b64encode(found[0].value).decode()})
+        return
+    for name, value in row.items():
+        if name != "text":
+            _say(f"{name:8} {value}", to_result=True)
+    _say("", to_result=True)
+    _say(row["text"], to_result=True)
+
+
+def doctor(
+    settings: Settings, *, as_json: bool, clock: Clock
+) -> Literal["well", "wrong", "unreachable"]:
+    """Print what is wrong with each link and what to do; tell how bad the worst is."""
+    found = examine(settings, clock=clock)
+    if as_json:
+        _print_json([msgspec.to_builtins(item) for item in found])
+    else:
+        _print_table(["link", "state", "what to do"], [_diagnosis_row(item) for item in found])
+    if not all(item.is_reachable for item in found):
+        return "unreachable"
+    return "wrong" if any(item.problems for item in found) else "well"
+
+
+def _diagnosis_row(item: Diagnosis) -> list[str]:
+    state = "unreachable" if not item.is_reachable else "look" if item.problems else "well"
+    return [item.link, state, "\n".join(item.problems)]
+
+
+def _open_reading(settings: Settings, clock: Clock) -> Stream:
+    embedded = is_embedded(settings.stream.url.get_secret_value())
+    return open_stream(settings, clock=clock, read_only=embedded)
+
+
+def _read_all(
+    stream: Stream, start: Start, *, first: Partition | None = None
+) -> list[StreamRecord]:
+    """Read dead letters to the end, or only the first record of one partition."""
+    records: list[StreamRecord] = []
+    with closing(stream.reader([Topic.DEAD_LETTERS], start)) as reader:
+        while not reader.is_at_end():
+            records.extend(reader.poll(timeout_s=0.2, records_max=1000))
+            if first is not None and any(item.partition == first.number for item in records):
+                break
+    return records
+
+
+def _letter_row(record: StreamRecord) -> dict[str, Any]:
+    headers = {name: value.decode(errors="replace") for name, value in record.headers}
+    return {
+        "id": f"{record.partition}-{record.offset}",
+        "time": headers.get("time", ""),
+        "source": headers.get("source", record.key.decode(errors="replace")),
+        "reason": headers.get("reason", ""),
+        "detail": headers.get("detail", ""),
+        "topic": headers.get("topic", ""),
+        "bytes": int(headers.get("length", len(record.value))),
+        "text": record.value[:65536].decode(errors="backslashreplace"),
+    }
+
+
+def _line_row(line: AccountLine) -> dict[str, Any]:
+    return {name: getattr(line, name) for name in FIELDS}
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(box=SIMPLE)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    is_terminal = sys.stdout.isatty()
+    Console(width=None if is_terminal else 200).print(table)
+
+
+def _say(text: str, *, to_result: bool = False) -> None:
+    print(text, file=sys.stdout if to_result else sys.stderr)

@@ -1,0 +1,248 @@
+"""The choice by URL: which implementation stands behind each port.
+
+`embedded:` opens the SQLite parts in the data folder, `kafka://`, `mongodb://` and `mqtt://`
+the real ones. Nothing else in the product asks which is which. Client libraries of
+optional extras are imported only when their URL is used.
+"""
+
+from __future__ import annotations
+
+import hmac
+import random
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from matchday.clock import Clock
+from matchday.config import Settings
+from matchday.errors import ConfigError, UnavailableError
+from matchday.ports import Feed, Query, Store, Stream
+from matchday.sqlite import DataFolder
+
+EMBEDDED = "embedded:"
+BACKOFF_S_MAX = 5.0
+
+
+def is_embedded(url: str) -> bool:
+    """Tell whether a URL names the parts inside the process."""
+    return url == EMBEDDED
+
+
+def needs_folder(settings: Settings) -> bool:
+    """Tell whether the process owns a data folder: its stream or store is embedded."""
+    return is_embedded(settings.stream.url.get_secret_value()) or is_embedded(
+        settings.store.url.get_secret_value()
+    )
+
+
+def claim_folder(settings: Settings) -> DataFolder | None:
+    """Take the lock of the data folder where one is needed.
+
+    Raises:
+        ConfigError: Another process owns it; names its pid.
+    """
+    return DataFolder(settings.data_dir) if needs_folder(settings) else None
+
+
+def open_stream(settings: Settings, *, clock: Clock, read_only: bool = False) -> Stream:
+    """Open the stream that `stream.url` names.
+
+    Raises:
+        ConfigError: The URL is unknown, or its extra is not installed.
+    """
+    url = settings.stream.url.get_secret_value()
+    if is_embedded(url):
+        from matchday.stream.embedded import EmbeddedStream
+
+        return EmbeddedStream(settings.data_dir, clock=clock, read_only=read_only)
+    if url.startswith(("kafka://", "kafkas://")):
+        try:
+            from matchday.stream.kafka import KafkaStream
+        except ImportError as error:
+            raise _no_extra("stream.url", "kafka") from error
+        return KafkaStream(url, clock=clock)
+    raise _unknown("stream.url", url, "embedded: or kafka://host:port")
+
+
+def open_store(settings: Settings, *, clock: Clock) -> Store:
+    """Open the store that `store.url` names, for writing.
+
+    Raises:
+        ConfigError: The URL is unknown, or its extra is not installed.
+    """
+    url = settings.store.url.get_secret_value()
+    if is_embedded(url):
+        from matchday.store.embedded import EmbeddedStore
+
+        return EmbeddedStore(settings.data_dir, clock=clock)
+    if url.startswith(("mongodb://", "mongodb+srv://")):
+        try:
+            from matchday.store.mongo import MongoStore
+        except ImportError as error:
+            raise _no_extra("store.url", "mongo") from error
+        return MongoStore(url, clock=clock, database=settings.store.database)
+    raise _unknown("store.url", url, "embedded: or mongodb://host:port")
+
+
+def open_query(settings: Settings) -> Query:
+    """Open the store that `store.url` names, for reading.
+
+    Raises:
+        ConfigError: The URL is unknown, its extra is not installed, or there is no data.
+    """
+    url = settings.store.url.get_secret_value()
+    if is_embedded(url):
+        from matchday.store.embedded_query import EmbeddedQuery
+
+        return EmbeddedQuery(settings.data_dir)
+    if url.startswith(("mongodb://", "mongodb+srv://")):
+        try:
+            from matchday.store.mongo_query import MongoQuery
+        except ImportError as error:
+            raise _no_extra("store.url", "mongo") from error
+        return MongoQuery(url, database=settings.store.database)
+    raise _unknown("store.url", url, "embedded: or mongodb://host:port")
+
+
+def feed_opener(settings: Settings, *, clock: Clock, rng: random.Random) -> Callable[[], Feed]:
+    """Give the function that opens the feed of the default slot.
+
+    Raises:
+        ConfigError: The URL is unknown or a setting of it is out of bounds.
+    """
+    url = settings.mqtt.url.get_secret_value()
+    if is_embedded(url):
+        from matchday.mqtt.endpoint import EndpointFeed
+        from matchday.mqtt.settings import EndpointSettings
+
+        users = read_users(settings.mqtt.users_file) if settings.mqtt.users_file else None
+        endpoint = EndpointSettings(
+            host=settings.bind,
+            port=settings.mqtt.port,
+            receive_max=settings.mqtt.receive_max,
+            authenticate=None if users is None else users.accepts,
+        )
+        return lambda: EndpointFeed(endpoint, clock=clock, rng=rng)
+    if not url.startswith(("mqtt://", "mqtts://")):
+        raise _unknown("mqtt.url", url, "embedded:, mqtt://host:port or mqtts://host:port")
+    from matchday.mqtt.address import parse_address
+    from matchday.mqtt.session import BrokerFeed
+    from matchday.mqtt.settings import BrokerSettings
+
+    broker = BrokerSettings(
+        address=parse_address(url),
+        client_id=f"matchday-ingest-{settings.ingest.slot}",
+        filters=settings.ingest.filters,
+        receive_max=settings.mqtt.receive_max,
+        keep_alive_s=settings.mqtt.keep_alive_s,
+        ca_file=settings.mqtt.ca_file,
+    )
+    return lambda: BrokerFeed(broker, clock=clock, rng=rng)
+
+
+class Users:
+    """Who may publish to the endpoint; compares digests in constant time."""
+
+    def __init__(self, passwords: dict[str, str]) -> None:
+        self._digests = {user: _digest(word) for user, word in passwords.items()}
+
+    def accepts(self, username: str, password: str) -> bool:
+        """Tell whether the user exists and the password is theirs."""
+        known = self._digests.get(username)
+        offered = _digest(password)
+        return hmac.compare_digest(known or b"\0" * 32, offered) and known is not None
+
+
+def read_users(path: Path) -> Users:
+    """Read a file of `user:password` lines; empty lines and `#` comments are skipped.
+
+    Raises:
+        ConfigError: The file cannot be read, or a line has no colon (named by number).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"reading mqtt.users_file {path}: {error.strerror}") from error
+    passwords = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        user, colon, password = line.partition(":")
+        if not colon or not user or not password:
+            raise ConfigError(f"reading mqtt.users_file {path}: line {number} is no user:password")
+        passwords[user] = password
+    if not passwords:
+        raise ConfigError(f"reading mqtt.users_file {path}: no user in it")
+    return Users(passwords)
+
+
+def read_token(path: Path | None) -> str | None:
+    """Read the page's token from its file; None where no file is configured.
+
+    Raises:
+        ConfigError: The file cannot be read or the token is shorter than 16 characters.
+    """
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"reading http.token_file {path}: {error.strerror}") from error
+    if len(token) < 16:
+        raise ConfigError(f"reading http.token_file {path}: {len(token)} characters, below 16")
+    return token
+
+
+class Prepared:
+    """Prepares stream and store once per process, waiting until they answer."""
+
+    def __init__(self, *steps: Callable[[], None], clock: Clock, rng: random.Random) -> None:
+        self._steps = list(steps)
+        self._clock = clock
+        self._rng = rng
+        self._lock = threading.Lock()
+
+    def wait(self, stop: threading.Event) -> bool:
+        """Do what is left to prepare; tell whether all is done (False: asked to stop).
+
+        Raises:
+            ConfigError: Something exists with other settings than wanted.
+        """
+        attempt = 0
+        while not stop.is_set():
+            with self._lock:
+                try:
+                    while self._steps:
+                        self._steps[0]()
+                        del self._steps[0]
+                    return True
+                except UnavailableError:
+                    attempt += 1
+            delay_s = min(BACKOFF_S_MAX, 0.2 * 2 ** min(attempt, 6))
+            self._clock.wait(stop, delay_s * self._rng.uniform(0.5, 1.0))
+        return False
+
+    def gate(self, run: Callable[[threading.Event], None]) -> Callable[[threading.Event], None]:
+        """Wrap a role's loop so that it begins when everything is prepared."""
+
+        def prepared(stop: threading.Event) -> None:
+            if self.wait(stop):
+                run(stop)
+
+        return prepared
+
+
+def _digest(word: str) -> bytes:
+    return sha256(word.encode()).digest()
+
+
+def _no_extra(name: str, extra: str) -> ConfigError:
+    return ConfigError(
+        f"opening {name}: its client is not installed: pip install matchday[{extra}]"
+    )
+
+
+def _unknown(name: str, url: str, wanted: str) -> ConfigError:
+    scheme = url.partition(":")[0][:20]
+    return ConfigError(f"opening {name}: scheme {scheme!r} is not known, wanted {wanted}")

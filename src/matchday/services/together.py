@@ -1,0 +1,113 @@
+"""`matchday up`: everything in one process, by default on the embedded parts."""
+
+from __future__ import annotations
+
+import random
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from matchday.clock import Clock
+from matchday.config import Settings
+from matchday.dashboard.serve import DashboardServer
+from matchday.errors import MatchdayError
+from matchday.ports import LinkState
+from matchday.services.analysis import build_worker
+from matchday.services.dashboard import build_page
+from matchday.services.demo import SOURCES, build_demo, venue_file
+from matchday.services.lifecycle import Role, Service
+from matchday.services.links import (
+    Prepared,
+    claim_folder,
+    is_embedded,
+    open_query,
+    open_store,
+    open_stream,
+)
+from matchday.services.stages import build_ingest, build_persist
+
+
+def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
+    """Build all stages on one stream and one store.
+
+    Raises:
+        MatchdayError: A port is in use; names it and its flag.
+        ConfigError: Another process owns the data folder.
+    """
+    if demo and not settings.venue.files:
+        venue = settings.venue.model_copy(update={"files": (venue_file(),)})
+        settings = settings.model_copy(update={"venue": venue})
+    require_free(settings.bind, settings.http.port, "--http-port")
+    if is_embedded(settings.mqtt.url.get_secret_value()):
+        require_free(settings.bind, settings.mqtt.port, "--mqtt-port")
+    rng = random.Random()
+    folder = claim_folder(settings)
+    stream = open_stream(settings, clock=clock)
+    store = open_store(settings, clock=clock)
+    query = open_query(settings)
+    prepared = Prepared(stream.prepare, store.prepare, clock=clock, rng=rng)
+    ingest = build_ingest(settings, stream, folder=folder, clock=clock, rng=rng)
+    worker = build_worker(settings, stream, clock=clock, rng=rng)
+    persist = build_persist(settings, stream, store, clock=clock, rng=rng)
+
+    def links() -> list[LinkState]:
+        feed = ingest.link()
+        found = [stream.link(), store.link()]
+        return found if feed is None else [feed, *found]
+
+    page = build_page(
+        settings,
+        stream,
+        query,
+        links,
+        clock=clock,
+        attributions=[source.attribution for source in SOURCES] if demo else (),
+    )
+
+    def close() -> None:
+        for part in (query, store, stream):
+            part.close()
+        if folder is not None:
+            folder.close()
+
+    roles = [
+        *(build_demo(settings, clock=clock) if demo else ()),
+        Role("server.ingest", prepared.gate(ingest.slots.run)),
+        Role("analysis.worker", prepared.gate(worker.run)),
+        Role("server.persist", prepared.gate(persist.run), is_drained=persist.is_caught_up),
+        Role("dashboard.page", prepared.gate(_announced(settings, page)), close=close),
+    ]
+    return Service("up", roles, clock=clock)
+
+
+def require_free(host: str, port: int, flag: str) -> None:
+    """Make sure that a port can be listened on.
+
+    Raises:
+        MatchdayError: It is in use or not allowed; names it and the flag that changes it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise MatchdayError(
+                f"listening on {host}:{port}: {error.strerror}; choose another port with {flag}"
+            ) from error
+
+
+def _announced(settings: Settings, page: DashboardServer) -> Callable[[threading.Event], None]:
+    """Print where things are once, when the page is about to answer."""
+
+    def run(stop: threading.Event) -> None:
+        print(f"page     {page.url}", file=sys.stderr)  # noqa: T201
+        if is_embedded(settings.mqtt.url.get_secret_value()):
+            print(  # noqa: T201
+                f"sensors  mqtt://{settings.bind}:{settings.mqtt.port}", file=sys.stderr
+            )
+        print(f"data     {settings.data_dir}    stop with Ctrl-C", file=sys.stderr)  # noqa: T201
+        page.run(stop)
+
+    return run
