@@ -1,0 +1,273 @@
+"""The stream on Apache Kafka: one object per cluster, from which stages get their clients.
+
+Owns creating and checking topics, their identity, and the state of the link. Does not own
+reading or writing: those are in `kafka_consumer`, `kafka_reader` and `kafka_producer`.
+Works with Kafka 2.8 and newer; tested with 4.1.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+
+from matchday.clock import Clock
+from matchday.domain.topics import PLANS, Topic
+from matchday.errors import ConfigError, UnavailableError
+from matchday.ports import Assignee, LinkState, Partition, Start
+from matchday.stream.kafka_client import Cluster, KafkaLink, LinkProbe
+from matchday.stream.kafka_consumer import KafkaConsumer
+from matchday.stream.kafka_errors import kafka_error, said, unavailable
+from matchday.stream.kafka_producer import TRANSACTION_GRACE_MS, KafkaProducer
+from matchday.stream.kafka_reader import KafkaReader
+from matchday.stream.kafka_topics import (
+    Bounds,
+    TopicFacts,
+    ask_broker_settings,
+    ask_brokers,
+    ask_descriptions,
+    ask_topics,
+    broker_dangers,
+    planned_settings,
+    replicas_wanted,
+    topic_dangers,
+    wrong_settings,
+)
+from matchday.stream.kafka_url import KafkaAddress
+
+CREATED_POLL_S: Final = 0.05
+
+_PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{0,100}")
+
+
+class KafkaStream:
+    """A Kafka cluster as a stream; see `matchday.ports.Stream` for the contract.
+
+    Args:
+        url: `kafka://[user:password@]host[:port],...`, or `kafkas://` for TLS; see
+            `KafkaAddress.parse`.
+        clock: For deadlines and the times of the link.
+        prefix: Stands before the names of topics, groups and producers in the cluster.
+        partitions: Numbers of partitions that differ from the plan's, such as the ingest
+            slots of this installation.
+        session_timeout_ms: After so long without a sign of life a member's partitions go
+            to others. The broker has bounds for it.
+        poll_interval_ms_max: After so long without `poll` a member's partitions go to
+            others, although its process lives.
+        io_timeout_s: How long one call may wait for the cluster, at least 1 s.
+        instance: Name of this process for static membership, different for each replica:
+            killed and restarted within the session time-out it has its partitions back at
+            once. Leaving then takes a whole session time-out. Empty for none.
+
+    Raises:
+        ConfigError: URL, prefix or a bound is wrong.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        prefix: str = "",
+        partitions: Mapping[Topic, int] | None = None,
+        session_timeout_ms: int = 10_000,
+        poll_interval_ms_max: int = 30_000,
+        io_timeout_s: float = 10.0,
+        instance: str = "",
+    ) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise ConfigError(
+                f"opening the stream: prefix {prefix!r} has other signs than letters, digits, "
+                "'.', '_', '-', or more than 100"
+            )
+        if io_timeout_s < 1.0:
+            raise ConfigError(f"opening the stream: io_timeout_s {io_timeout_s} below 1.0")
+        address = KafkaAddress.parse(url)
+        self._clock = clock
+        self._cluster = Cluster(
+            address=address,
+            prefix=prefix,
+            clock=clock,
+            link=KafkaLink(clock=clock, detail=str(address)),
+            io_timeout_s=io_timeout_s,
+        )
+        self._partitions = {topic: plan.partitions for topic, plan in PLANS.items()}
+        self._partitions.update(partitions or {})
+        self._session_timeout_ms = session_timeout_ms
+        self._poll_interval_ms_max = poll_interval_ms_max
+        self._instance = instance
+        self._probe = LinkProbe(link=self._cluster.link, clock=clock)
+        self._is_closed = False
+
+    def prepare(self) -> None:
+        """Create missing topics, then check all; see the port.
+
+        Several processes may do this at the same time.
+        """
+        self._create(self._ask_topics())
+        facts = self._wait_for_topics()
+        wrong = self._wrong(facts)
+        if wrong:
+            raise ConfigError(f"checking the stream at {self._cluster.address}: {'; '.join(wrong)}")
+
+    def check(self) -> list[str]:
+        """Give what is wrong with topics and brokers; see the port.
+
+        Beyond what `prepare` insists on it names settings that let everything work but can
+        lose confirmed records or refuse clients, where the login may read them.
+        """
+        facts = self._ask_topics()
+        names = map(self._cluster.name_of, PLANS)
+        found = [f"topic {name} does not exist" for name in names if name not in facts]
+        found += self._wrong(facts)
+        brokers = self._ask_brokers()
+        for one in facts.values():
+            found += topic_dangers(one, brokers=len(brokers))
+        bounds = Bounds(
+            session_timeout_ms=self._session_timeout_ms,
+            transaction_timeout_ms=self._cluster.io_timeout_ms + TRANSACTION_GRACE_MS,
+            record_bytes_max=max(plan.record_bytes_max for plan in PLANS.values()),
+        )
+        asked = ask_broker_settings(
+            self._cluster.admin, brokers, timeout_s=self._cluster.io_timeout_s
+        )
+        for broker, have in asked.items():
+            found += broker_dangers(have, broker=broker, brokers=len(brokers), bounds=bounds)
+        return found
+
+    def topic_id(self, topic: Topic) -> str:
+        """Give the identity of the topic; see the port.
+
+        Raises:
+            UnavailableError: The cluster does not answer, or has no such topic (yet).
+        """
+        name = self._cluster.name_of(topic)
+        return str(self._describe([topic])[name].topic_id)
+
+    def producer(self, owner: str) -> KafkaProducer:
+        """Become the one writer of this name; see the port."""
+        return KafkaProducer(self._cluster, owner)
+
+    def consumer(self, group: str, topics: Sequence[Topic], assignee: Assignee) -> KafkaConsumer:
+        """Join a consumer group; see the port."""
+        return KafkaConsumer(
+            self._cluster,
+            group,
+            topics,
+            assignee,
+            session_timeout_ms=self._session_timeout_ms,
+            poll_interval_ms_max=self._poll_interval_ms_max,
+            instance=self._instance,
+        )
+
+    def reader(self, topics: Sequence[Topic], start: Start) -> KafkaReader:
+        """Read topics without a group; see the port."""
+        found = self._describe(topics)
+        partitions = [
+            Partition(topic, number)
+            for topic in topics
+            for number in range(len(found[self._cluster.name_of(topic)].partitions))
+        ]
+        return KafkaReader(self._cluster, partitions, start)
+
+    def link(self) -> LinkState:
+        """Tell whether the cluster answers, as far as is known; see the port.
+
+        Never waits: it gives what is known from any client and has the cluster asked anew,
+        at most once a second, so that the next call knows better.
+        """
+        if not self._is_closed:
+            self._probe.ask(self._cluster.admin, timeout_s=self._cluster.io_timeout_s)
+        return self._cluster.link.state()
+
+    def close(self) -> None:
+        """Let go of the cluster; safe to call twice."""
+        self._is_closed = True
+
+    # --- asking ----------------------------------------------------------------------------
+
+    def _ask_topics(self) -> dict[str, TopicFacts]:
+        names = [self._cluster.name_of(topic) for topic in PLANS]
+        try:
+            found = ask_topics(self._cluster.admin, names, timeout_s=self._cluster.io_timeout_s)
+        except UnavailableError as error:
+            self._cluster.link.is_silent(str(error))
+            raise
+        self._cluster.link.is_answering()
+        return found
+
+    def _ask_brokers(self) -> list[str]:
+        return ask_brokers(self._cluster.admin, timeout_s=self._cluster.io_timeout_s)
+
+    def _describe(self, topics: Sequence[Topic]) -> dict[str, Any]:
+        names = [self._cluster.name_of(topic) for topic in topics]
+        try:
+            found = ask_descriptions(
+                self._cluster.admin, names, timeout_s=self._cluster.io_timeout_s
+            )
+        except UnavailableError as error:
+            self._cluster.link.is_silent(str(error))
+            raise
+        if lacking := [name for name in names if name not in found]:
+            raise UnavailableError(
+                f"opening topics at {self._cluster.address}: {', '.join(lacking)} do not exist"
+            )
+        return found
+
+    def _wrong(self, facts: Mapping[str, TopicFacts]) -> list[str]:
+        return [
+            sentence
+            for topic, plan in PLANS.items()
+            if (one := facts.get(self._cluster.name_of(topic))) is not None
+            for sentence in wrong_settings(plan, one, partitions=self._partitions[topic])
+        ]
+
+    # --- creating --------------------------------------------------------------------------
+
+    def _create(self, existing: Mapping[str, TopicFacts]) -> None:
+        missing = {
+            name: topic for topic in PLANS if (name := self._cluster.name_of(topic)) not in existing
+        }
+        if not missing:
+            return
+        brokers = len(self._ask_brokers())
+        asked = self._cluster.admin.create_topics(
+            [
+                NewTopic(
+                    name,
+                    num_partitions=self._partitions[topic],
+                    replication_factor=replicas_wanted(brokers),
+                    config=planned_settings(PLANS[topic], brokers=brokers),
+                )
+                for name, topic in missing.items()
+            ],
+            request_timeout=self._cluster.io_timeout_s,
+        )
+        for name, answer in asked.items():
+            try:
+                answer.result(self._cluster.io_timeout_s)
+            except (KafkaException, TimeoutError) as error:
+                known = kafka_error(error)
+                if known is not None and known.name() == "TOPIC_ALREADY_EXISTS":
+                    continue
+                if known is None or known.retriable() or known.name().startswith("_"):
+                    raise unavailable(error, action=f"creating topic {name}") from error
+                raise ConfigError(f"creating topic {name}: {said(error)}") from error
+
+    def _wait_for_topics(self) -> dict[str, TopicFacts]:
+        """Wait until the brokers know of every topic that was created just now."""
+        deadline_s = self._clock.monotonic_s() + self._cluster.io_timeout_s
+        never = threading.Event()
+        while len(facts := self._ask_topics()) < len(PLANS):
+            if self._clock.monotonic_s() > deadline_s:
+                lacking = {self._cluster.name_of(topic) for topic in PLANS} - facts.keys()
+                raise UnavailableError(
+                    f"creating topics {', '.join(sorted(lacking))}: not there after "
+                    f"{self._cluster.io_timeout_s:.1f} s"
+                )
+            self._clock.wait(never, CREATED_POLL_S)
+        return facts

@@ -1,0 +1,370 @@
+"""A member of a Kafka consumer group, and its side of membership.
+
+Owns the group client, the assignee's calls and what is told of expired records. Does not
+own transactions: `kafka_producer` commits bookmarks under the membership given here.
+
+Partitions are shared out eagerly ("range"): at each change everybody gives everything up
+and takes its new share over. The cooperative way spares partitions that stay where they
+are, but then membership changes without a call in which to renew what is remembered of
+it, and a share may be half given up; with few partitions and a quick take-over the simple
+way costs a pause of some milliseconds. "range" gives the same member the same partition
+numbers of several topics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+
+from matchday.domain.topics import Topic
+from matchday.errors import ConfigError, FencedError, UnavailableError
+from matchday.ports import Assignee, Bookmark, Partition, StreamRecord
+from matchday.stream.kafka_client import Cluster, reading_settings
+from matchday.stream.kafka_commits import BoundedCommits
+from matchday.stream.kafka_errors import said, unavailable
+from matchday.stream.kafka_records import bookmark_of, committed_place, convert, fetch
+
+_EXPIRED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+
+
+class KafkaConsumer:
+    """A group member; see `matchday.ports.Consumer` for the contract.
+
+    `poll` may also raise FencedError, once and for good, where another member came under
+    the same instance name, and ConfigError where a partition ends before the group's own
+    bookmark: then the cluster has lost records that it had confirmed, or the topic was made
+    anew, and only a person can say from where to go on.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        group: str,
+        topics: Sequence[Topic],
+        assignee: Assignee,
+        *,
+        session_timeout_ms: int,
+        poll_interval_ms_max: int,
+        instance: str = "",
+    ) -> None:
+        self._cluster = cluster
+        self._group = group
+        self._topics = {cluster.name_of(topic): topic for topic in topics}
+        self._assignee = assignee
+        self._settings = {
+            **cluster.settings(self._heard),
+            **reading_settings(),
+            "group.id": cluster.prefix + group,
+            "auto.offset.reset": "error",
+            "session.timeout.ms": session_timeout_ms,
+            "heartbeat.interval.ms": max(session_timeout_ms // 4, 100),
+            "max.poll.interval.ms": max(poll_interval_ms_max, session_timeout_ms),
+            "partition.assignment.strategy": "range",
+            **({"group.instance.id": cluster.prefix + instance} if instance else {}),
+        }
+        self._next: dict[Partition, int] = {}
+        """Per partition held, the offset after the last record given out."""
+        self._member: tuple[str, Any] | None = None
+        """Id and group metadata of the membership that the partitions are held under."""
+        self._waiting: list[TopicPartition] = []
+        """Partitions assigned that could not be taken over yet."""
+        self._kept: list[StreamRecord] = []
+        """Records received and not given out yet, because of a pause."""
+        self._is_paused = False
+        self._are_partitions_paused = False
+        self._is_closing = False
+        self._is_closed = False
+        self._trouble: str | None = None
+        self._fatal: KafkaError | None = None
+        self._fenced: FencedError | None = None
+        self._client = self._join()
+        self._commits = BoundedCommits(self._client)
+
+    def poll(self, *, timeout_s: float, records_max: int) -> list[StreamRecord]:
+        """Wait for records; see the port."""
+        self._check_open()
+        self._follow_pause()
+        is_take_over_due = bool(self._waiting)
+        is_giving_kept = bool(self._kept) and not self._is_paused
+        messages = fetch(
+            self._client,
+            timeout_s=0.0 if is_giving_kept or is_take_over_due else timeout_s,
+            # Nothing comes while paused, but a record may have been on its way: keep it.
+            count_max=1 if self._is_paused or is_giving_kept else records_max,
+        )
+        records, reports = convert(messages, self._topics)
+        if messages:
+            self._cluster.link.is_answering()
+        self._kept += records
+        for error, message in reports:
+            self._follow(error, message)
+        if self._fatal is not None:
+            self._begin_anew(self._fatal)
+        if is_take_over_due and self._waiting:
+            self._take_over(self._client, self._waiting)
+        given = self._give(records_max)
+        self._tell_trouble(had_records=bool(given))
+        return given
+
+    def commit(self, bookmarks: Mapping[Partition, Bookmark]) -> None:
+        """Store bookmarks durably, within `io_timeout_s`; see the port."""
+        self._check_open()
+        if not bookmarks:
+            return
+        self.membership(bookmarks)
+        places = [
+            committed_place(self._cluster.place(one), mark) for one, mark in bookmarks.items()
+        ]
+        action = f"committing {len(places)} bookmarks of group {self._group}"
+        try:
+            self._commits.commit(places, timeout_s=self._cluster.io_timeout_s)
+        except (KafkaException, TimeoutError) as error:
+            raise self._unavailable(error, action) from error
+        self._cluster.link.is_answering()
+
+    def membership(self, partitions: Collection[Partition]) -> Any:
+        """Give the group metadata under which this member holds `partitions`.
+
+        Raises:
+            FencedError: It does not hold all of them, or is not that member any more.
+        """
+        lacking = set(partitions) - self._next.keys()
+        action = f"committing bookmarks of group {self._group}"
+        if lacking or self._member is None:
+            names = ", ".join(sorted(f"{one.topic}[{one.number}]" for one in lacking))
+            raise FencedError(f"{action}: {names or 'its partitions'} belong to another member")
+        # Thrown out, the client forgets its id, and would then ask as nobody; the broker
+        # believes that where the group is empty. So it is compared here.
+        if self._client.memberid() != self._member[0]:
+            raise FencedError(f"{action}: the group has taken this member for dead")
+        return self._member[1]
+
+    def pause(self) -> None:
+        """Let `poll` give nothing; the next `poll` tells the client."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._is_paused = False
+
+    def ends(self) -> Mapping[Partition, int]:
+        """Give the offset after the newest committed record per partition.
+
+        Exact where this member has been given everything, so that its lag is then 0.
+        Elsewhere it may be higher by what Kafka itself puts after a commit.
+
+        Raises:
+            UnavailableError: The cluster cannot be reached; ask again.
+        """
+        self._check_open()
+        found = self._cluster.ends(self._next) if self._next else {}
+        kept = {Partition(one.topic, one.partition) for one in self._kept}
+        for partition, given in self._next.items():
+            end = found[partition]
+            # Unlike the records, the position goes on over the markers of transactions.
+            (position,) = self._client.position([self._cluster.place(partition)])
+            if end < given or (position.offset >= end and partition not in kept):
+                found[partition] = given
+        return found
+
+    def close(self) -> None:
+        """Leave the group, with `revoked` for what is held; see the port."""
+        if self._is_closed or self._is_closing:
+            return
+        self._is_closing = True
+        try:
+            if not self._commits.close(timeout_s=self._cluster.io_timeout_s):
+                # The cluster has been silent for so long that nothing can be committed.
+                self._give_up(self._assignee.lost)
+        finally:
+            self._is_closed = True
+
+    # --- membership, called by the client from within `poll` and `close` -------------------
+
+    def _join(self) -> Client:
+        client = Client(self._settings)
+        client.subscribe(
+            list(self._topics),
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+        return client
+
+    def _on_assign(self, client: Client, places: list[TopicPartition]) -> None:
+        # Nothing may be read before the assignee has said from where, whatever happens here.
+        client.assign([])
+        self._member = (client.memberid(), client.consumer_group_metadata())
+        self._waiting = places
+        try:
+            self._take_over(client, places)
+        except UnavailableError as error:
+            # Raised in here it would not reach the caller as it is: `poll` tries again.
+            self._trouble = str(error)
+
+    def _on_revoke(self, client: Client, places: list[TopicPartition]) -> None:
+        if self._member is not None and client.memberid() != self._member[0]:
+            # The client saw the group change, was thrown out before anybody polled, and only
+            # now gets to tell the first of the two.
+            self._on_lost(client, places)
+            return
+        self._give_up(self._assignee.revoked)
+
+    def _on_lost(self, _client: Client, _places: list[TopicPartition]) -> None:
+        self._member = None
+        self._give_up(self._assignee.lost)
+
+    def _give_up(self, tell: Callable[[Sequence[Partition]], None]) -> None:
+        self._waiting = []
+        self._kept = []
+        held = list(self._next)
+        try:
+            if held:
+                tell(held)
+        finally:
+            self._next = {}
+            self._member = None
+
+    def _take_over(self, client: Client, places: list[TopicPartition]) -> None:
+        """Ask the group for its bookmarks and the assignee for the starts, then read on."""
+        if not places:
+            return
+        marks = {
+            Partition(self._topics[answer.topic], answer.partition): bookmark_of(answer)
+            for answer in self._ask_committed(client, places)
+        }
+        firsts = self._cluster.firsts(marks)
+        wanted = self._assignee.assigned(marks)
+        self._waiting = []
+        self._next = {one: max(wanted[one], first) for one, first in firsts.items()}
+        # A new group that begins at 0 means the oldest record: nothing has passed it by.
+        passed = [
+            one
+            for one, first in firsts.items()
+            if wanted[one] < first and (wanted[one] or marks[one])
+        ]
+        client.assign([self._cluster.place(one, start) for one, start in self._next.items()])
+        self._are_partitions_paused = False
+        for partition in passed:
+            self._assignee.expired(partition, wanted[partition], firsts[partition])
+
+    def _ask_committed(
+        self, client: Client, places: list[TopicPartition]
+    ) -> Iterable[TopicPartition]:
+        # It waits for transactions that are still open on these bookmarks, so that nothing is
+        # taken over from before a commit that is about to be there.
+        action = f"asking for the bookmarks of group {self._group}"
+
+        def question(left_s: float) -> list[TopicPartition]:
+            answers = client.committed(places, left_s)
+            for answer in answers:
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
+            return answers
+
+        return self._cluster.ask(question, action=action)
+
+    # --- what the client reports -----------------------------------------------------------
+
+    def _heard(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
+        self._trouble = self._cluster.link.heard(error) or self._trouble
+
+    def _tell_trouble(self, *, had_records: bool) -> None:
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None and not had_records:
+            raise UnavailableError(f"reading as group {self._group}: {trouble}")
+
+    def _follow(self, error: KafkaError, message: Message) -> None:
+        """Do what a report of the client asks for."""
+        code = error.code()
+        if code in _EXPIRED:
+            self._pass_gap(message)
+        elif error.fatal() or code == KafkaError._FATAL:
+            self._fatal = self._fatal or error
+        elif code != KafkaError._MAX_POLL_EXCEEDED:
+            # In that case the client has left the group: `lost` follows, then it joins again.
+            self._trouble = said(error)
+            self._cluster.link.heard(error)
+
+    def _pass_gap(self, message: Message) -> None:
+        """Go on at the oldest record kept where retention has passed the place to read."""
+        partition = Partition(self._topics[message.topic() or ""], message.partition() or 0)
+        if partition not in self._next:
+            return
+        wanted = self._next[partition]
+        first = self._cluster.firsts([partition])[partition]
+        end = self._cluster.ends([partition])[partition]
+        name = f"{self._cluster.name_of(partition.topic)}[{partition.number}]"
+        if wanted > end:
+            raise ConfigError(
+                f"reading {name} from offset {wanted}: the partition ends at {end}; it lost "
+                f"records or was made anew: set the bookmark of group {self._group} to where it "
+                "shall go on"
+            )
+        # At or above the first after all: a new leader may lag for a moment.
+        start = max(first, wanted)
+        try:
+            self._client.seek(self._cluster.place(partition, start))
+        except KafkaException as error:
+            raise self._unavailable(error, f"reading {name} on from {start}") from error
+        if start > wanted:
+            self._next[partition] = start
+            self._assignee.expired(partition, wanted, start)
+
+    def _begin_anew(self, error: KafkaError) -> None:
+        """Replace a client that can never go on, as if it had been thrown out of the group."""
+        self._on_lost(self._client, [])
+        self._commits.close(timeout_s=self._cluster.io_timeout_s)
+        self._fatal = None
+        if error.code() == KafkaError.FENCED_INSTANCE_ID:
+            # Joining again would throw out the other one, and so on for ever.
+            self._fenced = FencedError(f"reading as group {self._group}: {said(error)}")
+            raise self._fenced
+        self._trouble = said(error)
+        self._client = self._join()
+        self._commits = BoundedCommits(self._client)
+
+    # --- leaves ----------------------------------------------------------------------------
+
+    def _follow_pause(self) -> None:
+        if self._is_paused == self._are_partitions_paused:
+            return
+        places = [self._cluster.place(partition) for partition in self._next]
+        if places:
+            (self._client.pause if self._is_paused else self._client.resume)(places)
+        self._are_partitions_paused = self._is_paused
+
+    def _give(self, records_max: int) -> list[StreamRecord]:
+        """Take what may be given out now, and remember how far that is."""
+        if self._is_paused or not self._kept:
+            return []
+        given, self._kept = self._kept[:records_max], self._kept[records_max:]
+        following = self._next
+        strangers = 0
+        for record in given:
+            partition = Partition(record.topic, record.partition)
+            if partition in following:
+                following[partition] = record.offset + 1
+            else:
+                strangers += 1
+        if strangers:
+            # They came before their partition was given up, within the same call.
+            return [one for one in given if Partition(one.topic, one.partition) in following]
+        return given
+
+    def _unavailable(self, error: BaseException | KafkaError, action: str) -> UnavailableError:
+        raised = unavailable(error, action=action)
+        if not isinstance(raised, FencedError):
+            self._cluster.link.is_silent(str(raised))
+        return raised
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"using the consumer of group {self._group}: it is closed")
+        if self._fenced is not None:
+            raise self._fenced

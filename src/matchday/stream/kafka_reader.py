@@ -1,0 +1,137 @@
+"""Reading whole topics of a Kafka cluster outside every group.
+
+Owns the resolution of `Start` into offsets and the knowledge of the end. It commits
+nothing and is no member of anything, so it disturbs nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaError
+
+from matchday.errors import UnavailableError
+from matchday.ports import Partition, Start, StreamRecord
+from matchday.stream.kafka_client import Cluster, reading_settings
+from matchday.stream.kafka_errors import said
+from matchday.stream.kafka_records import convert, fetch
+
+# How many records `is_at_end` may take from the client to see whether there are any.
+LOOK_AHEAD_RECORDS: Final = 1_000
+
+
+class KafkaReader:
+    """A reader of partitions; see `matchday.ports.Reader` for the contract.
+
+    It reads the partitions that exist when it is made. Where retention passes the place to
+    read, or a topic is made anew, it goes on at the oldest record kept.
+    """
+
+    def __init__(self, cluster: Cluster, partitions: Sequence[Partition], start: Start) -> None:
+        self._cluster = cluster
+        self._topics = {cluster.name_of(one.topic): one.topic for one in partitions}
+        self._trouble: str | None = None
+        self._is_closed = False
+        self._kept: list[StreamRecord] = []
+        self._client = Client(
+            {
+                **cluster.settings(self._heard),
+                **reading_settings(),
+                # The client wants a name; nothing is ever committed under it.
+                "group.id": f"{cluster.prefix}matchday-reader",
+                "auto.offset.reset": "earliest",
+            }
+        )
+        try:
+            self._starts = self._resolve(partitions, start)
+            self._client.assign([cluster.place(*one) for one in self._starts.items()])
+        except BaseException:
+            # Left to the garbage collector, the client might end in the library's own thread,
+            # which the library answers by ending the process.
+            self.close()
+            raise
+        cluster.link.is_answering()
+
+    def poll(self, *, timeout_s: float, records_max: int) -> list[StreamRecord]:
+        """Wait for records; see the port."""
+        self._check_open()
+        if not self._kept:
+            self._take(timeout_s=timeout_s, count_max=records_max)
+        given, self._kept = self._kept[:records_max], self._kept[records_max:]
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None and not given:
+            raise UnavailableError(f"reading {', '.join(self._topics)}: {trouble}")
+        return given
+
+    def is_at_end(self) -> bool:
+        """Tell whether every record committed before this call has been given out.
+
+        Raises:
+            UnavailableError: The cluster does not tell where the ends are; ask again.
+        """
+        self._check_open()
+        if self._kept:
+            return False
+        ends = self._cluster.ends(self._starts)
+        # The markers that end transactions have offsets, too. The client passes them like
+        # records that it gives to nobody, so the ones after the last record still lie there.
+        self._take(timeout_s=0.0, count_max=LOOK_AHEAD_RECORDS)
+        if self._kept:
+            return False
+        positions = self.offsets()
+        return all(positions[one] >= end for one, end in ends.items())
+
+    def offsets(self) -> Mapping[Partition, int]:
+        """Give the offset of the next record to look for, per partition; see the port."""
+        self._check_open()
+        found = dict(self._starts)
+        for place in self._client.position([self._cluster.place(one) for one in self._starts]):
+            if place.offset >= 0:
+                found[Partition(self._topics[place.topic], place.partition)] = place.offset
+        for record in reversed(self._kept):
+            found[Partition(record.topic, record.partition)] = record.offset
+        return found
+
+    def close(self) -> None:
+        """Release the connection; see the port."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._client.close()
+
+    def _take(self, *, timeout_s: float, count_max: int) -> None:
+        messages = fetch(self._client, timeout_s=timeout_s, count_max=count_max)
+        records, reports = convert(messages, self._topics)
+        self._kept += records
+        for error, _ in reports:
+            self._trouble = said(error)
+            self._cluster.link.heard(error)
+        if records:
+            self._cluster.link.is_answering()
+
+    def _resolve(self, partitions: Sequence[Partition], start: Start) -> dict[Partition, int]:
+        """Give the offset to begin at for each partition."""
+        cluster = self._cluster
+        if start == Start.end():
+            return cluster.ends(partitions)
+        firsts = cluster.firsts(partitions)
+        if start.offsets is not None:
+            return {one: max(start.offsets.get(one, first), first) for one, first in firsts.items()}
+        if start.since_ms is not None and start.since_ms <= 0:
+            return firsts
+        ends = cluster.ends(partitions)
+        if start.last_count is not None:
+            count = start.last_count
+            return {one: max(ends[one] - count, first) for one, first in firsts.items()}
+        found = cluster.at_time(partitions, start.since_ms or 0)
+        # Below 0: nothing is as young as that, so it begins at the end.
+        return {one: found[one] if found[one] >= 0 else end for one, end in ends.items()}
+
+    def _heard(self, error: KafkaError) -> None:
+        self._trouble = self._cluster.link.heard(error) or self._trouble
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"reading {', '.join(self._topics)}: the reader is closed")
