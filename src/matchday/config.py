@@ -113,9 +113,9 @@ class AnalysisSettings(Section):
         None, description="a Prophet artifact (JSON) applied to every scalar reading"
     )
     window_s: float = Field(10, ge=0.1, le=86400, description="length of a window, event time")
-    lateness_s: float = Field(2, ge=0, le=3600, description="how long a window waits for data")
+    lateness_s: float = Field(2, ge=1.28, le=3600, description="how long a window waits for data")
     idle_s: float = Field(30, ge=0.1, le=86400, description="silence that closes a window")
-    baseline_seasons: int = Field(2, ge=1, le=8, description="seasons a baseline looks back")
+    baseline_seasons: int = Field(2, ge=2, le=8, description="seasons a baseline looks back")
     baseline_points_max: int = Field(
         400, ge=8, le=5000, description="most readings of one season of a baseline"
     )
@@ -127,6 +127,9 @@ class HttpSettings(Section):
 
     port: int = Field(8081, ge=0, le=65535, description="port of the page")
     token_file: Path | None = Field(None, description="file with the token the page asks for")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="names by which browsers may reach the page, besides localhost"
+    )
 
 
 class HealthSettings(Section):

@@ -41,6 +41,7 @@ def build_page(
         endpoint_note=note,
         attributions=attributions,
         token=read_token(settings.http.token_file),
+        allowed_hosts=settings.http.allowed_hosts,
     )
     return DashboardServer(state, host=settings.bind, port=settings.http.port)
 

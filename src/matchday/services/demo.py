@@ -77,7 +77,7 @@ SOURCES = (
     DemoSource(
         "footfall",
         "footfall-melbourne.csv.gz",
-        3600.0,
+        14_400.0,
         ReadOptions(),
         Attribution(
             "Street footfall round the MCG",
