@@ -38,4 +38,6 @@ def configure(*, as_json: bool | None = None, level: str = "info") -> None:
 
 def write(level: str, event: str, values: Mapping[str, Any]) -> None:
     """Write one event; values are shown as they are, so secrets must not be among them."""
+    if not structlog.is_configured():
+        configure()
     getattr(structlog.get_logger("matchday"), level)(event, **values)
