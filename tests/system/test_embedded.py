@@ -71,7 +71,8 @@ def test_killing_it_again_and_again_loses_nothing_and_stores_nothing_twice(setti
         )
         up.kill()
         # Right after the crash, with nobody running, the account is there and adds up.
-        assert ask(settings, "ledger")["exit"] == 0
+        found = ask(settings, "ledger")
+        assert found["exit"] == 0, found
         up.start()
     load.stop()
     wait_until(lambda: load.open_count == 0, what="all is acknowledged", timeout_s=60)
