@@ -71,7 +71,7 @@ class IngestSettings(Section):
         ("#",), description="MQTT topic filters of the one default slot"
     )
     slot: str = Field("all", pattern=r"^[a-z0-9-]{1,40}$", description="name of the slot")
-    tick_s: float = Field(0.02, ge=0.001, le=1, description="least time between two commits")
+    tick_s: float = Field(0.02, ge=0.005, le=1, description="least time between two commits")
     duplicate_window_s: float = Field(
         120, ge=1, le=3600, description="how long a reading is remembered"
     )

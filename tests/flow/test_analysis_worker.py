@@ -212,7 +212,7 @@ def test_late_readings_are_counted_once_in_the_ledger(stream: Stream) -> None:
     worker.end()
     analysis.consume(read_all(stream, Topic.ANALYTICS))
     counted: dict[str, int] = {}
-    for record in read_all(stream, Topic.LEDGER):
+    for record in read_all(stream, Topic.LATE):
         for source, counts in decode_ledger(record.value).counts.items():
             counted[source] = counted.get(source, 0) + counts.late
     assert sum(counted.values()) > 10

@@ -146,7 +146,13 @@ def ends_of(rig: Rig) -> dict[Partition, int]:
         return dict(reader.offsets())
 
 
-PERSISTED = (Topic.ANALYTICS, Topic.RESULTS, Topic.DEAD_LETTERS, Topic.LEDGER)
+PERSISTED = (
+    Topic.ANALYTICS,
+    Topic.RESULTS,
+    Topic.DEAD_LETTERS,
+    Topic.LEDGER,
+    Topic.LATE,
+)
 
 
 def is_all_stored(rig: Rig) -> bool:

@@ -148,7 +148,7 @@ class Shares:
 
     def outputs(self) -> dict[Topic, list[Record]]:
         """Give the records to commit."""
-        outputs = {Topic.RESULTS: self._results, Topic.LEDGER: self._ledger}
+        outputs = {Topic.RESULTS: self._results, Topic.LATE: self._ledger}
         return {topic: records for topic, records in outputs.items() if records}
 
     def bookmarks(self) -> dict[Partition, Bookmark]:

@@ -22,6 +22,7 @@ class Topic(StrEnum):
     RESULTS = "analytics_results"
     DEAD_LETTERS = "dead_letters"
     LEDGER = "ledger"
+    LATE = "analysis_ledger"
     SLOTS = "ingest_slots"
 
 
@@ -80,6 +81,16 @@ PLANS: dict[Topic, TopicPlan] = {
             partitions=1,
             retention_ms=30 * DAY_MS,
             record_bytes_max=4 * 2**20,
+        ),
+        # Not `ledger`: there an analysis worker that died with a transaction open would keep
+        # ingest from reading its own last tick until Kafka ends that transaction.
+        TopicPlan(
+            Topic.LATE,
+            "how many readings of each source analysis saw too late",
+            "none of meaning",
+            partitions=1,
+            retention_ms=30 * DAY_MS,
+            record_bytes_max=2**20,
         ),
         TopicPlan(
             Topic.SLOTS,

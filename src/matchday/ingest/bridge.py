@@ -28,6 +28,9 @@ from matchday.ports import Feed, Producer, Stream
 
 RECEIVE_TIMEOUT_S = 0.25
 SNAPSHOT_EVERY_S = 60.0
+SNAPSHOT_EVERY_TICKS = 3000
+"""A tick costs two offsets of `ledger` on Kafka: with this, the newest snapshot lies within
+`warmup.LEDGER_TAIL_COUNT` however short the ticks are."""
 FLOOD_REFUSED_PER_S = 200.0
 FLOOD_EVENT_EVERY_S = 10.0
 BACKOFF_S_MAX = 5.0
@@ -91,6 +94,7 @@ class Bridge:
         self._feed: Feed | None = None
         self._next_commit_s = 0.0
         self._next_snapshot_s = 0.0
+        self._snapshot_age_ticks = 0
         self._flood = _FloodWatch()
         self._held_for: str | None = None
         self.state = "waiting for the stream"
@@ -210,10 +214,12 @@ class Bridge:
         """
         self._tick_count += 1
         name = f"{self._run_id}-{self._tick_count}"
-        now_ms = self._clock.wall_ms()
+        now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic_s()
         outputs = tick.outputs(slot=self._policy.slot, tick=name, ts_ms=now_ms)
-        if self._clock.monotonic_s() >= self._next_snapshot_s:
-            self._next_snapshot_s = self._clock.monotonic_s() + SNAPSHOT_EVERY_S
+        self._snapshot_age_ticks += 1
+        if now_s >= self._next_snapshot_s or self._snapshot_age_ticks >= SNAPSHOT_EVERY_TICKS:
+            self._next_snapshot_s = now_s + SNAPSHOT_EVERY_S
+            self._snapshot_age_ticks = 0
             outputs[Topic.LEDGER] += snapshot_outputs(
                 identities.last_numbers(), slot=self._policy.slot, tick=name, ts_ms=now_ms
             )

@@ -17,8 +17,8 @@ from matchday.ingest.identity import Doubt, Identities, Verdict
 from matchday.ports import Reader, Start, Stream, StreamRecord
 
 LEDGER_TAIL_COUNT = 8000
-"""Ledger records read back: more than a minute of the fastest ticks, so that the newest
-snapshot is among them."""
+"""Ledger offsets read back: more than `bridge.SNAPSHOT_EVERY_TICKS` ticks with a record and
+Kafka's own mark each, so that the newest snapshot is among them."""
 
 TAIL_TICKS = 2
 """Ticks of a publisher at our own endpoint that are in doubt after a restart."""

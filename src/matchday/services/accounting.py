@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -11,8 +13,12 @@ import msgspec
 from matchday.clock import Clock
 from matchday.domain.account import Account, Counts, account_of, decode_ledger
 from matchday.domain.topics import Topic
-from matchday.errors import UnavailableError
+from matchday.domain.wire import decode_reading
+from matchday.errors import RefusedError, UnavailableError
 from matchday.ports import Folded, Partition, Query, Start, Stream, StreamRecord
+
+EXPIRED = "expired:"
+"""Begins the names under which persist counts what retention deleted, by partition."""
 
 _POLL_S = 0.2
 _RECORDS_MAX = 5000
@@ -41,6 +47,8 @@ def read_account(stream: Stream, query: Query) -> Account:
                 add_ledger_record(counts, record, folded)
     finally:
         reader.close()
+    if any(source.startswith(EXPIRED) for source in counts):
+        attribute_expired(counts, folded, _waiting(stream, folded))
     return account_of(counts)
 
 
@@ -55,6 +63,48 @@ def add_ledger_record(counts: dict[str, Counts], record: StreamRecord, folded: F
         if folded.entry_offsets.get((source, place), -1) >= record.offset:
             continue
         counts.setdefault(source, Counts()).add(added)
+
+
+def attribute_expired(
+    counts: dict[str, Counts], folded: Folded, waiting: Mapping[str, int]
+) -> None:
+    """Give the readings that retention deleted unread to their sources.
+
+    Persist can only tell how many records of a partition were deleted before it read them,
+    and keeps that under a name of its own. Whose they were follows from the account: what a
+    source has accepted, and is neither stored nor waiting in the stream, has expired.
+
+    Args:
+        counts: By source, changed in place; persist's own lines are taken out.
+        folded: The stored part of the account.
+        waiting: Readings in the stream behind the stored part, by source.
+    """
+    for name in [source for source in counts if source.startswith(EXPIRED)]:
+        del counts[name]
+    for source, found in counts.items():
+        found.expired = max(0, found.accepted - found.stored - waiting.get(source, 0))
+
+
+def _waiting(stream: Stream, folded: Folded) -> Counter[str]:
+    """Count the readings in the stream that are not stored yet, by source."""
+    starts = {
+        place: offset
+        for place, offset in folded.next_offsets.items()
+        if place.topic is Topic.ANALYTICS
+    }
+    waiting: Counter[str] = Counter()
+    reader = stream.reader([Topic.ANALYTICS], Start.at(starts))
+    try:
+        while not reader.is_at_end():
+            for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
+                place = Partition(record.topic, record.partition)
+                with suppress(RefusedError):
+                    source = decode_reading(record.value).source
+                    if folded.entry_offsets.get((source, place), -1) < record.offset:
+                        waiting[source] += 1
+    finally:
+        reader.close()
+    return waiting
 
 
 @dataclass(frozen=True)

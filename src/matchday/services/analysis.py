@@ -27,6 +27,8 @@ def plan_of(settings: Settings) -> Plan:
     policy = AnalysisPolicy(
         lateness_s=given.lateness_s,
         idle_s=given.idle_s,
+        # A track is forgotten only well after its windows were closed.
+        forget_s=max(AnalysisPolicy.forget_s, 10 * given.idle_s),
         window_s=given.window_s,
         baseline_seasons=given.baseline_seasons,
         baseline_points_max=given.baseline_points_max,

@@ -23,7 +23,6 @@ from matchday.ports import Partition, Start, Stream, StreamRecord
 from matchday.services.accounting import read_account, verify
 from matchday.services.doctor import Diagnosis, examine
 from matchday.services.links import feed_opener, is_embedded, open_query, open_stream, read_token
-from matchday.services.stages import read_venues
 
 FIELDS = (
     "source",
@@ -113,14 +112,12 @@ def check_settings(settings: Settings) -> None:
     """
     import random
 
-    from matchday.analysis.models import load_model
     from matchday.clock import SystemClock
+    from matchday.services.analysis import plan_of
 
-    read_venues(settings)
+    plan_of(settings)
     read_token(settings.http.token_file)
     feed_opener(settings, clock=SystemClock(), rng=random.Random())
-    if settings.analysis.model_path is not None:
-        load_model(settings.analysis.model_path)
     _say("the configuration is right")
 
 

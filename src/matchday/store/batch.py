@@ -69,7 +69,7 @@ class Batch:
         self.records_count += 1
         self.bytes_count += len(record.value)
         try:
-            if record.topic is Topic.LEDGER:
+            if record.topic in (Topic.LEDGER, Topic.LATE):
                 part.entries.extend(entries_of(record))
             else:
                 part.rows.extend(rows_of(record))
@@ -178,11 +178,13 @@ def entries_of(record: StreamRecord) -> list[Entry]:
         for name, count in zip(
             counts.__struct_fields__, msgspec.structs.astuple(counts), strict=True
         ):
-            if not 0 <= count < COUNT_MAX:
+            # A number that was missing may arrive in a later tick: `missing` goes down then.
+            least = -COUNT_MAX if name == "missing" else 0
+            if not least <= count < COUNT_MAX:
                 raise RefusedError(
                     "not_a_ledger",
                     f"decoding ledger record: {name} of {source[:80]!r} is {str(count)[:40]}, "
-                    f"outside 0 to {COUNT_MAX}",
+                    f"outside {least} to {COUNT_MAX}",
                 )
     return [Entry(record.offset, source, counts) for source, counts in ledger.counts.items()]
 
