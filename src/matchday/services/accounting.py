@@ -20,6 +20,9 @@ from matchday.ports import Folded, Partition, Query, Start, Stream, StreamRecord
 EXPIRED = "expired:"
 """Begins the names under which persist counts what retention deleted, by partition."""
 
+SETTLE_ATTEMPTS = 10
+SETTLE_PAUSE_S = 0.3
+
 _POLL_S = 0.2
 _RECORDS_MAX = 5000
 
@@ -50,6 +53,26 @@ def read_account(stream: Stream, query: Query) -> Account:
     if any(source.startswith(EXPIRED) for source in counts):
         attribute_expired(counts, folded, _waiting(stream, folded))
     return account_of(counts)
+
+
+def settled_account(stream: Stream, query: Query, *, clock: Clock) -> Account:
+    """Read the account, again for up to three seconds while it does not add up.
+
+    A transaction of Kafka becomes visible partition by partition: for some milliseconds a
+    reading can be stored whose count in `ledger` cannot be read yet. What is really wrong
+    stays wrong.
+
+    Raises:
+        UnavailableError: Store or stream does not answer.
+    """
+    never = threading.Event()
+    account = read_account(stream, query)
+    for _ in range(SETTLE_ATTEMPTS):
+        if account.adds_up:
+            break
+        clock.wait(never, SETTLE_PAUSE_S)
+        account = read_account(stream, query)
+    return account
 
 
 def add_ledger_record(counts: dict[str, Counts], record: StreamRecord, folded: Folded) -> None:
@@ -152,5 +175,5 @@ class CachedAccount:
             if now_s - self._read_s >= self._every_s:
                 self._read_s = now_s
                 with suppress(UnavailableError):  # the link's own state says so
-                    self._account = read_account(self._stream, self._query)
+                    self._account = settled_account(self._stream, self._query, clock=self._clock)
             return self._account

@@ -20,7 +20,7 @@ from matchday.domain.account import Account, AccountLine
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, RefusedError
 from matchday.ports import Partition, Start, Stream, StreamRecord
-from matchday.services.accounting import read_account, verify
+from matchday.services.accounting import settled_account, verify
 from matchday.services.doctor import Diagnosis, examine
 from matchday.services.links import feed_opener, is_embedded, open_query, open_stream, read_token
 
@@ -47,7 +47,7 @@ def ledger(
         ConfigError: The source is not in the account.
     """
     with closing(_open_reading(settings, clock)) as stream, closing(open_query(settings)) as query:
-        account = read_account(stream, query)
+        account = settled_account(stream, query, clock=clock)
         wrong = verify(account, query.document_count_by_source()) if is_verified else []
     if source is not None:
         lines = tuple(line for line in account.lines if line.source == source)
