@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Most tests wait for servers rather than compute, so a few more jobs than cores.
+JOBS ?= 3
 EXTRAS := kafka,mongo,parquet,prophet,dev
 LOCK_FLAGS := -q --strip-extras --no-emit-index-url --no-emit-find-links \
   --no-emit-trusted-host --no-header --no-annotate
@@ -14,7 +16,7 @@ demo: $(VENV)/.demo
 	exec $(BIN)/matchday up --demo
 
 test: $(VENV)/.all servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(VENV)/.all
 	$(BIN)/ruff format --check src tests benchmarks

@@ -274,7 +274,7 @@ def test_players_move_between_readings_and_stand_still_when_paused(server, livel
         }};
         requestAnimationFrame(look);
     }})"""
-    assert page.evaluate(changes) >= 15
+    assert page.evaluate(changes) >= 6
     page.click("#pause")
     assert page.evaluate(changes) <= 1
 
