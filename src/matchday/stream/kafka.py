@@ -19,7 +19,7 @@ from matchday.clock import Clock
 from matchday.domain.topics import PLANS, Topic
 from matchday.errors import ConfigError, UnavailableError
 from matchday.ports import Assignee, LinkState, Partition, Start
-from matchday.stream.kafka_client import Cluster, KafkaLink, LinkProbe
+from matchday.stream.kafka_client import Cluster, KafkaLink, Membership
 from matchday.stream.kafka_consumer import KafkaConsumer
 from matchday.stream.kafka_errors import kafka_error, said, unavailable
 from matchday.stream.kafka_producer import TRANSACTION_GRACE_MS, KafkaProducer
@@ -84,6 +84,11 @@ class KafkaStream:
                 f"opening the stream: prefix {prefix!r} has other signs than letters, digits, "
                 "'.', '_', '-', or more than 100"
             )
+        if not 0 < session_timeout_ms <= poll_interval_ms_max:
+            raise ConfigError(
+                f"opening the stream: session_timeout_ms {session_timeout_ms} is not between 1 and "
+                f"poll_interval_ms_max {poll_interval_ms_max}"
+            )
         if io_timeout_s < 1.0:
             raise ConfigError(f"opening the stream: io_timeout_s {io_timeout_s} below 1.0")
         address = KafkaAddress.parse(url)
@@ -97,10 +102,7 @@ class KafkaStream:
         )
         self._partitions = {topic: plan.partitions for topic, plan in PLANS.items()}
         self._partitions.update(partitions or {})
-        self._session_timeout_ms = session_timeout_ms
-        self._poll_interval_ms_max = poll_interval_ms_max
-        self._instance = instance
-        self._probe = LinkProbe(link=self._cluster.link, clock=clock)
+        self._membership = Membership(session_timeout_ms, poll_interval_ms_max, instance)
         self._is_closed = False
 
     def prepare(self) -> None:
@@ -128,7 +130,7 @@ class KafkaStream:
         for one in facts.values():
             found += topic_dangers(one, brokers=len(brokers))
         bounds = Bounds(
-            session_timeout_ms=self._session_timeout_ms,
+            session_timeout_ms=self._membership.session_timeout_ms,
             transaction_timeout_ms=self._cluster.io_timeout_ms + TRANSACTION_GRACE_MS,
             record_bytes_max=max(plan.record_bytes_max for plan in PLANS.values()),
         )
@@ -154,15 +156,8 @@ class KafkaStream:
 
     def consumer(self, group: str, topics: Sequence[Topic], assignee: Assignee) -> KafkaConsumer:
         """Join a consumer group; see the port."""
-        return KafkaConsumer(
-            self._cluster,
-            group,
-            topics,
-            assignee,
-            session_timeout_ms=self._session_timeout_ms,
-            poll_interval_ms_max=self._poll_interval_ms_max,
-            instance=self._instance,
-        )
+        settings = self._membership.settings(self._cluster, group)
+        return KafkaConsumer(self._cluster, group, topics, assignee, settings=settings)
 
     def reader(self, topics: Sequence[Topic], start: Start) -> KafkaReader:
         """Read topics without a group; see the port."""
@@ -181,7 +176,8 @@ class KafkaStream:
         at most once a second, so that the next call knows better.
         """
         if not self._is_closed:
-            self._probe.ask(self._cluster.admin, timeout_s=self._cluster.io_timeout_s)
+            cluster = self._cluster
+            cluster.probe.ask(cluster.admin, timeout_s=cluster.io_timeout_s)
         return self._cluster.link.state()
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -25,6 +26,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from matchday.clock import Clock
 from matchday.domain.topics import Topic
+from matchday.errors import ConfigError, UnavailableError
 from matchday.observe.events import ClientLogged, LinkLost, LinkRestored, emit
 from matchday.ports import LinkState, Partition
 from matchday.stream.kafka_errors import DOWN, PASSING, kafka_error, said, unavailable
@@ -89,14 +91,6 @@ class KafkaLink:
             self._state = LinkState(LINK, False, since_ms, why)
         if is_news:
             emit(LinkLost(LINK, f"{self._address}: {why}"))
-
-    def heard(self, error: KafkaError) -> str | None:
-        """Note what a client reported by itself; give it as text if the cluster is gone."""
-        if error.code() not in DOWN:
-            return None
-        text = said(error)
-        self.is_silent(text)
-        return text
 
 
 class LinkProbe:
@@ -164,11 +158,18 @@ class Cluster:
     link: KafkaLink
     io_timeout_s: float
     admin: AdminClient = field(init=False)
+    probe: LinkProbe = field(init=False)
 
     def __post_init__(self) -> None:
-        settings = self.settings(self.link.heard)
+        settings = self.settings(_ignore)
         logger = settings.pop("logger")
-        object.__setattr__(self, "admin", AdminClient(settings, logger=logger))
+        try:
+            admin = AdminClient(settings, logger=logger)
+        except KafkaException as error:
+            # It has only read its settings so far, such as the files for TLS.
+            raise ConfigError(f"opening the stream at {self.address}: {said(error)}") from error
+        object.__setattr__(self, "admin", admin)
+        object.__setattr__(self, "probe", LinkProbe(link=self.link, clock=self.clock))
 
     @property
     def io_timeout_ms(self) -> int:
@@ -224,12 +225,41 @@ class Cluster:
                 known = kafka_error(error)
                 if left_s > ASK_PAUSE_S and known is not None and known.code() in PASSING:
                     self.clock.wait(never, ASK_PAUSE_S)
+                    self._learn_leaders(left_s)
                     continue
                 raised = unavailable(error, action=action)
                 self.link.is_silent(str(raised))
                 raise raised from error
             self.link.is_answering()
             return answer
+
+    def answers(self) -> bool:
+        """Tell within `io_timeout_s` whether the cluster is there."""
+
+        def question(left_s: float) -> None:
+            self.admin.describe_cluster(request_timeout=left_s).result(left_s)
+
+        try:
+            self.ask(question, action="asking whether the cluster is there")
+        except UnavailableError:
+            return False
+        return True
+
+    def heard(self, error: KafkaError) -> str | None:
+        """Take what a client reported by itself; give it as text if the cluster is gone.
+
+        It may be old news, from before the client was polled: the cluster is asked.
+        """
+        if error.code() not in DOWN:
+            return None
+        self.probe.ask(self.admin, timeout_s=self.io_timeout_s)
+        return said(error)
+
+    def _learn_leaders(self, timeout_s: float) -> None:
+        # The client for questions takes the leaders that it knows for granted, for minutes
+        # after they have changed; only being asked for everything makes it ask itself.
+        with suppress(KafkaException):
+            self.admin.list_topics(timeout=timeout_s)
 
     def firsts(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Ask for the offset of the oldest record kept; errors as of `ask`."""
@@ -277,13 +307,22 @@ class Cluster:
             answers = self.admin.list_offsets(
                 asked, isolation_level=isolation, request_timeout=left_s
             )
-            return {
+            found = {
                 by_place[place.topic, place.partition]: answer.result(left_s + ASK_S_MIN).offset
                 for place, answer in answers.items()
             }
+            # Where the broker stays silent the client answers all the same, with its sign for
+            # "no offset"; -1 is the answer to a time after all records.
+            if any(offset < (OFFSET_END if time_ms >= 0 else 0) for offset in found.values()):
+                raise TimeoutError(f"no answer within {left_s:.1f} s")
+            return found
 
         names = sorted({name for name, _ in by_place})
         return self.ask(question, action=f"asking for offsets of {', '.join(names)}")
+
+
+def _ignore(_error: KafkaError) -> None:
+    """Take what the client for questions reports by itself: its answers say the same."""
 
 
 def reading_settings() -> dict[str, Any]:
@@ -295,3 +334,28 @@ def reading_settings() -> dict[str, Any]:
         "allow.auto.create.topics": False,
         "queued.max.messages.kbytes": READ_AHEAD_KB,
     }
+
+
+@dataclass(frozen=True)
+class Membership:
+    """How members of groups show that they live; see `KafkaStream` for the meanings."""
+
+    session_timeout_ms: int
+    poll_interval_ms_max: int
+    instance: str = ""
+
+    def settings(self, cluster: Cluster, group: str) -> dict[str, Any]:
+        """Give the settings of one member of a group, beyond those of all clients."""
+        found = {
+            **reading_settings(),
+            "group.id": cluster.prefix + group,
+            # Where records are missing the assignee decides, not the client.
+            "auto.offset.reset": "error",
+            "session.timeout.ms": self.session_timeout_ms,
+            "heartbeat.interval.ms": max(self.session_timeout_ms // 4, 100),
+            "max.poll.interval.ms": max(self.poll_interval_ms_max, self.session_timeout_ms),
+            "partition.assignment.strategy": "range",
+        }
+        if self.instance:
+            found["group.instance.id"] = cluster.prefix + self.instance
+        return found

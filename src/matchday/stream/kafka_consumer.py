@@ -13,7 +13,7 @@ numbers of several topics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer as Client
@@ -22,7 +22,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, FencedError, UnavailableError
 from matchday.ports import Assignee, Bookmark, Partition, StreamRecord
-from matchday.stream.kafka_client import Cluster, reading_settings
+from matchday.stream.kafka_client import Cluster
 from matchday.stream.kafka_commits import BoundedCommits
 from matchday.stream.kafka_errors import said, unavailable
 from matchday.stream.kafka_records import bookmark_of, committed_place, convert, fetch
@@ -46,25 +46,13 @@ class KafkaConsumer:
         topics: Sequence[Topic],
         assignee: Assignee,
         *,
-        session_timeout_ms: int,
-        poll_interval_ms_max: int,
-        instance: str = "",
+        settings: Mapping[str, Any],
     ) -> None:
         self._cluster = cluster
         self._group = group
         self._topics = {cluster.name_of(topic): topic for topic in topics}
         self._assignee = assignee
-        self._settings = {
-            **cluster.settings(self._heard),
-            **reading_settings(),
-            "group.id": cluster.prefix + group,
-            "auto.offset.reset": "error",
-            "session.timeout.ms": session_timeout_ms,
-            "heartbeat.interval.ms": max(session_timeout_ms // 4, 100),
-            "max.poll.interval.ms": max(poll_interval_ms_max, session_timeout_ms),
-            "partition.assignment.strategy": "range",
-            **({"group.instance.id": cluster.prefix + instance} if instance else {}),
-        }
+        self._settings = {**cluster.settings(self._heard), **settings}
         self._next: dict[Partition, int] = {}
         """Per partition held, the offset after the last record given out."""
         self._member: tuple[str, Any] | None = None
@@ -75,7 +63,10 @@ class KafkaConsumer:
         """Records received and not given out yet, because of a pause."""
         self._is_paused = False
         self._are_partitions_paused = False
-        self._is_closing = False
+        self._is_inside = False
+        """Within a call of the client, where it calls back."""
+        self._is_given_up = False
+        """The cluster is silent: what is revoked now is lost."""
         self._is_closed = False
         self._trouble: str | None = None
         self._fatal: KafkaError | None = None
@@ -86,17 +77,23 @@ class KafkaConsumer:
     def poll(self, *, timeout_s: float, records_max: int) -> list[StreamRecord]:
         """Wait for records; see the port."""
         self._check_open()
+        if self._commits.is_stuck:
+            self._replace()
         self._follow_pause()
         is_take_over_due = bool(self._waiting)
         is_giving_kept = bool(self._kept) and not self._is_paused
-        messages = fetch(
-            self._client,
-            timeout_s=0.0 if is_giving_kept or is_take_over_due else timeout_s,
-            # Nothing comes while paused, but a record may have been on its way: keep it.
-            count_max=1 if self._is_paused or is_giving_kept else records_max,
-        )
+        self._is_inside = True
+        try:
+            messages = fetch(
+                self._client,
+                timeout_s=0.0 if is_giving_kept or is_take_over_due else timeout_s,
+                # Nothing comes while paused, but a record may have been on its way: keep it.
+                count_max=1 if self._is_paused or is_giving_kept else records_max,
+            )
+        finally:
+            self._is_inside = False
         records, reports = convert(messages, self._topics)
-        if messages:
+        if records:
             self._cluster.link.is_answering()
         self._kept += records
         for error, message in reports:
@@ -110,17 +107,30 @@ class KafkaConsumer:
         return given
 
     def commit(self, bookmarks: Mapping[Partition, Bookmark]) -> None:
-        """Store bookmarks durably, within `io_timeout_s`; see the port."""
+        """Store bookmarks durably, within `io_timeout_s`; see the port.
+
+        After an UnavailableError for silence the next `poll` tells the assignee that the
+        partitions are lost, unless the cluster has answered by then. Within `revoked` there
+        is no bound: the group's coordinator has answered a moment before.
+        """
         self._check_open()
         if not bookmarks:
             return
+        action = f"committing {len(bookmarks)} bookmarks of group {self._group}"
+        if self._commits.is_stuck:
+            raise UnavailableError(f"{action}: the commit before this one is not answered yet")
         self.membership(bookmarks)
-        places = [
-            committed_place(self._cluster.place(one), mark) for one, mark in bookmarks.items()
-        ]
-        action = f"committing {len(places)} bookmarks of group {self._group}"
+        # Thrown out, the client forgets its id, and would then ask as nobody; the broker
+        # believes that where the group is empty. So it is compared here.
+        if self._member is None or self._client.memberid() != self._member[0]:
+            raise FencedError(f"{action}: the group has taken this member for dead")
+        place = self._cluster.place
+        places = [committed_place(place(one), mark) for one, mark in bookmarks.items()]
         try:
-            self._commits.commit(places, timeout_s=self._cluster.io_timeout_s)
+            if self._is_inside:
+                self._commits.commit_here(places)
+            else:
+                self._commits.commit(places, timeout_s=self._cluster.io_timeout_s)
         except (KafkaException, TimeoutError) as error:
             raise self._unavailable(error, action) from error
         self._cluster.link.is_answering()
@@ -129,17 +139,13 @@ class KafkaConsumer:
         """Give the group metadata under which this member holds `partitions`.
 
         Raises:
-            FencedError: It does not hold all of them, or is not that member any more.
+            FencedError: It does not hold all of them.
         """
         lacking = set(partitions) - self._next.keys()
         action = f"committing bookmarks of group {self._group}"
         if lacking or self._member is None:
             names = ", ".join(sorted(f"{one.topic}[{one.number}]" for one in lacking))
             raise FencedError(f"{action}: {names or 'its partitions'} belong to another member")
-        # Thrown out, the client forgets its id, and would then ask as nobody; the broker
-        # believes that where the group is empty. So it is compared here.
-        if self._client.memberid() != self._member[0]:
-            raise FencedError(f"{action}: the group has taken this member for dead")
         return self._member[1]
 
     def pause(self) -> None:
@@ -160,6 +166,8 @@ class KafkaConsumer:
             UnavailableError: The cluster cannot be reached; ask again.
         """
         self._check_open()
+        if self._commits.is_stuck:
+            raise UnavailableError(f"asking for ends: a commit of {self._group} is not answered")
         found = self._cluster.ends(self._next) if self._next else {}
         kept = {Partition(one.topic, one.partition) for one in self._kept}
         for partition, given in self._next.items():
@@ -172,14 +180,19 @@ class KafkaConsumer:
 
     def close(self) -> None:
         """Leave the group, with `revoked` for what is held; see the port."""
-        if self._is_closed or self._is_closing:
+        if self._is_closed or self._is_given_up:
             return
-        self._is_closing = True
+        # What `revoked` may want to commit is only worth a try where somebody answers.
+        self._is_given_up = self._commits.is_stuck or (
+            bool(self._next) and not self._cluster.answers()
+        )
+        self._is_inside = True
         try:
-            if not self._commits.close(timeout_s=self._cluster.io_timeout_s):
-                # The cluster has been silent for so long that nothing can be committed.
+            if self._commits.is_stuck:
                 self._give_up(self._assignee.lost)
+            self._commits.abandon()
         finally:
+            self._is_inside = False
             self._is_closed = True
 
     # --- membership, called by the client from within `poll` and `close` -------------------
@@ -205,17 +218,18 @@ class KafkaConsumer:
             # Raised in here it would not reach the caller as it is: `poll` tries again.
             self._trouble = str(error)
 
-    def _on_revoke(self, client: Client, places: list[TopicPartition]) -> None:
-        if self._member is not None and client.memberid() != self._member[0]:
-            # The client saw the group change, was thrown out before anybody polled, and only
-            # now gets to tell the first of the two.
-            self._on_lost(client, places)
+    def _on_revoke(self, client: Client, _places: list[TopicPartition]) -> None:
+        if client is not self._client:
             return
-        self._give_up(self._assignee.revoked)
+        # It may have been thrown out since the change that it gets to tell only now.
+        is_thrown_out = self._member is not None and client.memberid() != self._member[0]
+        is_lost = self._is_given_up or is_thrown_out
+        self._give_up(self._assignee.lost if is_lost else self._assignee.revoked)
 
-    def _on_lost(self, _client: Client, _places: list[TopicPartition]) -> None:
-        self._member = None
-        self._give_up(self._assignee.lost)
+    def _on_lost(self, client: Client, _places: list[TopicPartition]) -> None:
+        # An abandoned client ends in a thread of its own, and speaks for nobody any more.
+        if client is self._client:
+            self._give_up(self._assignee.lost)
 
     def _give_up(self, tell: Callable[[Sequence[Partition]], None]) -> None:
         self._waiting = []
@@ -251,9 +265,7 @@ class KafkaConsumer:
         for partition in passed:
             self._assignee.expired(partition, wanted[partition], firsts[partition])
 
-    def _ask_committed(
-        self, client: Client, places: list[TopicPartition]
-    ) -> Iterable[TopicPartition]:
+    def _ask_committed(self, client: Client, places: list[TopicPartition]) -> list[TopicPartition]:
         # It waits for transactions that are still open on these bookmarks, so that nothing is
         # taken over from before a commit that is about to be there.
         action = f"asking for the bookmarks of group {self._group}"
@@ -272,7 +284,7 @@ class KafkaConsumer:
     def _heard(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error
-        self._trouble = self._cluster.link.heard(error) or self._trouble
+        self._trouble = self._cluster.heard(error) or self._trouble
 
     def _tell_trouble(self, *, had_records: bool) -> None:
         trouble, self._trouble = self._trouble, None
@@ -289,7 +301,7 @@ class KafkaConsumer:
         elif code != KafkaError._MAX_POLL_EXCEEDED:
             # In that case the client has left the group: `lost` follows, then it joins again.
             self._trouble = said(error)
-            self._cluster.link.heard(error)
+            self._cluster.heard(error)
 
     def _pass_gap(self, message: Message) -> None:
         """Go on at the oldest record kept where retention has passed the place to read."""
@@ -308,24 +320,38 @@ class KafkaConsumer:
             )
         # At or above the first after all: a new leader may lag for a moment.
         start = max(first, wanted)
-        try:
-            self._client.seek(self._cluster.place(partition, start))
-        except KafkaException as error:
-            raise self._unavailable(error, f"reading {name} on from {start}") from error
+        self._restart({partition: start})
         if start > wanted:
             self._next[partition] = start
             self._assignee.expired(partition, wanted, start)
 
+    def _restart(self, starts: Mapping[Partition, int]) -> None:
+        """Read on from these offsets, elsewhere from where it is.
+
+        After this error the client refuses to seek; only a new assignment starts it again.
+        """
+        received = dict(self._next)
+        received.update({Partition(one.topic, one.partition): one.offset + 1 for one in self._kept})
+        received.update(starts)
+        self._client.assign([self._cluster.place(*one) for one in received.items()])
+        self._are_partitions_paused = False
+
     def _begin_anew(self, error: KafkaError) -> None:
         """Replace a client that can never go on, as if it had been thrown out of the group."""
-        self._on_lost(self._client, [])
-        self._commits.close(timeout_s=self._cluster.io_timeout_s)
         self._fatal = None
-        if error.code() == KafkaError.FENCED_INSTANCE_ID:
-            # Joining again would throw out the other one, and so on for ever.
+        if "group.instance.id" in self._settings:
+            # The one error of this kind that members under a name meet: another one has come
+            # under it. Joining again would throw that one out, and so on for ever.
             self._fenced = FencedError(f"reading as group {self._group}: {said(error)}")
+            self._give_up(self._assignee.lost)
             raise self._fenced
         self._trouble = said(error)
+        self._replace()
+
+    def _replace(self) -> None:
+        """Join the group with another client, where this one cannot go on."""
+        self._give_up(self._assignee.lost)
+        self._commits.abandon()
         self._client = self._join()
         self._commits = BoundedCommits(self._client)
 

@@ -60,6 +60,7 @@ PASSING: Final = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError._NOENT,
         KafkaError._TRANSPORT,
         KafkaError._WAIT_COORD,
     }

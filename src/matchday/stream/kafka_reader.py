@@ -107,7 +107,7 @@ class KafkaReader:
         self._kept += records
         for error, _ in reports:
             self._trouble = said(error)
-            self._cluster.link.heard(error)
+            self._cluster.heard(error)
         if records:
             self._cluster.link.is_answering()
 
@@ -130,7 +130,7 @@ class KafkaReader:
         return {one: found[one] if found[one] >= 0 else end for one, end in ends.items()}
 
     def _heard(self, error: KafkaError) -> None:
-        self._trouble = self._cluster.link.heard(error) or self._trouble
+        self._trouble = self._cluster.heard(error) or self._trouble
 
     def _check_open(self) -> None:
         if self._is_closed:

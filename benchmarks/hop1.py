@@ -1,0 +1,95 @@
+"""Hop 1, MQTT at QoS 1 -> Kafka with acks=all: messages per second and CPU, beside a paho loop.
+
+Each round runs `matchday server --role ingest` and `baseline.py ingest` one after the other
+(the order alternates), each on a fresh Mosquitto and fresh topics: first everything as fast
+as the broker acknowledges, then paced. Afterwards `analytics` is read back: `lost` and
+`twice` count numbers that are not there, or are there more than once.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from harness import Publisher, Sampler, Servers, loop, running, service
+from report import (
+    BASELINE,
+    OURS,
+    Figure,
+    arguments,
+    figure,
+    machine,
+    progress,
+    report,
+)
+
+from servers.process import wait_until
+
+
+def run(servers: Servers, system: str, *, messages: int, rate_per_s: float) -> Figure:
+    """Bridge `messages` by one system and give its figure; rate 0 is full rate."""
+    servers.reset_topics()
+    directory = servers.fresh_directory()
+    with ExitStack() as stack:
+        broker = stack.enter_context(servers.broker())
+        if system == OURS:
+            settings = {
+                "MATCHDAY_MQTT__URL": broker.url,
+                "MATCHDAY_STREAM__URL": servers.kafka.url,
+            }
+            ours = service(directory, settings, "server", "--role", "ingest")
+            pid = stack.enter_context(running(ours))
+            wait_until(lambda: ours.links().get("mqtt", False), what="ingest takes messages")
+        else:
+            words = ("ingest", f"--mqtt-port={broker.port}", f"--kafka={servers.kafka.bootstrap}")
+            pid = stack.enter_context(running(loop(directory, *words)))
+        publisher = Publisher(broker.port, messages=messages, rate=rate_per_s)
+        stack.callback(publisher.kill)
+        pids = {"itself": pid, "Mosquitto": broker.pid, "Kafka": servers.kafka.pid}
+        sampler = Sampler(pids, servers.appended)
+        first = sampler.look()
+        publisher.go()
+        last = sampler.until(messages)
+        # Markers of transactions have offsets too: what was sent is what is counted.
+        found = servers.committed_keys()
+        notes = {
+            "lost": float(messages - len(set(found))),
+            "twice": float(len(found) - len(set(found))),
+        }
+        counted = type(last)(last.at_s, first.done + messages, last.cpu)
+        return figure(system, first, counted, **notes)
+
+
+def main() -> None:
+    """Take the figures and print them."""
+    given = arguments(__doc__, messages=200_000, paced_rate=2000, paced_messages=40_000)
+    machine_is = machine()
+    full: list[Figure] = []
+    paced: list[Figure] = []
+    with Servers(mongo=False) as servers:
+        progress("warming Kafka up")
+        for system in (OURS, BASELINE):
+            run(servers, system, messages=50_000, rate_per_s=0)
+        for number in range(given.rounds):
+            systems = (OURS, BASELINE) if number % 2 == 0 else (BASELINE, OURS)
+            for system in systems:
+                progress(f"round {number + 1}: {system} at full rate")
+                full.append(run(servers, system, messages=given.messages, rate_per_s=0))
+            for system in systems if given.paced_messages else ():
+                progress(f"round {number + 1}: {system} at {given.paced_rate}/s")
+                paced.append(
+                    run(
+                        servers,
+                        system,
+                        messages=given.paced_messages,
+                        rate_per_s=given.paced_rate,
+                    )
+                )
+    parts = {f"full rate, {given.messages:,} messages (CPU: seconds per 100,000)": full}
+    if paced:
+        parts[f"{given.paced_rate:,} messages/s, {given.paced_messages:,} messages"] = paced
+    title = "Hop 1: MQTT QoS 1 -> Kafka acks=all, 200-byte scalars of 100 sources"
+    report(title, machine_is, parts, as_json=given.json)
+
+
+if __name__ == "__main__":
+    main()
