@@ -10,13 +10,18 @@ EXTRAS := kafka,mongo,parquet,prophet,dev
 LOCK_FLAGS := -q --strip-extras --no-emit-index-url --no-emit-find-links \
   --no-emit-trusted-host --no-header --no-annotate
 
-.PHONY: demo test check format servers lock clean
+.PHONY: demo test bench check format servers lock clean
 
 demo: $(VENV)/.demo
 	exec $(BIN)/matchday up --demo
 
 test: $(VENV)/.all servers
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+bench: $(VENV)/.all servers
+	$(BIN)/python benchmarks/hop1.py
+	$(BIN)/python benchmarks/hop2.py
+	$(BIN)/python benchmarks/end_to_end.py
 
 check: $(VENV)/.all
 	$(BIN)/ruff format --check src tests benchmarks

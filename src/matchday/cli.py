@@ -20,6 +20,7 @@ from matchday.clock import SystemClock
 from matchday.config import Loaded, load
 from matchday.errors import ConfigError, MatchdayError, UnavailableError
 from matchday.observe import logs
+from matchday.services.lifecycle import serve
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -27,6 +28,11 @@ EXIT_CONFIG = 3
 EXIT_UNAVAILABLE = 4
 EXIT_DOES_NOT_ADD_UP = 5
 EXIT_INTERRUPTED = 130
+EXIT_CODES = (
+    (ConfigError, EXIT_CONFIG),
+    (UnavailableError, EXIT_UNAVAILABLE),
+    (MatchdayError, EXIT_FAILED),
+)
 
 app = cyclopts.App(
     name="matchday",
@@ -38,9 +44,8 @@ sensor = cyclopts.App(
 )
 config_app = cyclopts.App(name="config", help="Show or check the settings.")
 deadletter = cyclopts.App(name="deadletter", help="Look at refused messages.")
-app.command(sensor)
-app.command(config_app)
-app.command(deadletter)
+for _part in (sensor, config_app, deadletter):
+    app.command(_part)
 
 ConfigFile = Annotated[
     Path | None, Parameter(name=["--config", "-c"], help="Configuration file (matchday.toml).")
@@ -59,22 +64,14 @@ def run(arguments: Sequence[str]) -> int:
         found = app(list(arguments), exit_on_error=False, result_action="return_value")
     except cyclopts.CycloptsError:
         return EXIT_USAGE
-    except ConfigError as error:
-        return _complain(error, EXIT_CONFIG)
-    except UnavailableError as error:
-        return _complain(error, EXIT_UNAVAILABLE)
     except MatchdayError as error:
-        return _complain(error, EXIT_FAILED)
+        print(f"matchday: {error}", file=sys.stderr)  # noqa: T201
+        return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     except BrokenPipeError:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return found if isinstance(found, int) else 0
-
-
-def _complain(error: MatchdayError, code: int) -> int:
-    print(f"matchday: {error}", file=sys.stderr)  # noqa: T201
-    return code
 
 
 def _load(file: Path | None, **overrides: Any) -> Loaded:
@@ -113,7 +110,7 @@ def up(
     from matchday.services.together import build_together
 
     settings = _load(config, data_dir=data, http__port=http_port, mqtt__port=mqtt_port).settings
-    return _serve(build_together(settings, demo=demo, clock=SystemClock()))
+    return serve(build_together(settings, demo=demo, clock=SystemClock()))
 
 
 @app.command
@@ -127,7 +124,7 @@ def server(*, role: Literal["ingest", "persist", "all"] = "all", config: ConfigF
     """
     from matchday.services.server import build_server
 
-    return _serve(build_server(_load(config).settings, role=role, clock=SystemClock()))
+    return serve(build_server(_load(config).settings, role=role, clock=SystemClock()))
 
 
 @app.command
@@ -135,7 +132,7 @@ def analysis(*, config: ConfigFile = None) -> int:
     """Analyse readings while they happen: stream to stream."""
     from matchday.services.analysis import build_analysis
 
-    return _serve(build_analysis(_load(config).settings, clock=SystemClock()))
+    return serve(build_analysis(_load(config).settings, clock=SystemClock()))
 
 
 @app.command
@@ -150,7 +147,7 @@ def dashboard(*, http_port: int | None = None, config: ConfigFile = None) -> int
     from matchday.services.dashboard import build_dashboard
 
     settings = _load(config, http__port=http_port).settings
-    return _serve(build_dashboard(settings, clock=SystemClock()))
+    return serve(build_dashboard(settings, clock=SystemClock()))
 
 
 @sensor.command
@@ -186,7 +183,7 @@ def simulate(
     request = SimulateRequest(
         count=count, rate_hz=rate, kind=kind, venue=venue, seed=seed, messages=messages
     )
-    return _serve(build_simulate(_load(config).settings, request, clock=SystemClock()))
+    return serve(build_simulate(_load(config).settings, request, clock=SystemClock()))
 
 
 @sensor.command
@@ -241,7 +238,7 @@ def replay(
         fps=fps,
         offset_m=offset,
     )
-    return _serve(build_replay(_load(config).settings, request, clock=SystemClock()))
+    return serve(build_replay(_load(config).settings, request, clock=SystemClock()))
 
 
 @sensor.command
@@ -263,7 +260,7 @@ def record(
     """
     from matchday.services.sensor import build_record
 
-    return _serve(build_record(_load(config).settings, file, filters, clock=SystemClock()))
+    return serve(build_record(_load(config).settings, file, filters, clock=SystemClock()))
 
 
 @app.command
@@ -401,11 +398,3 @@ def doctor(*, json: AsJson = False, config: ConfigFile = None) -> int:
 
     worst = answers.doctor(_load(config).settings, as_json=json, clock=SystemClock())
     return {"well": 0, "wrong": EXIT_FAILED, "unreachable": EXIT_UNAVAILABLE}[worst]
-
-
-def _serve(service: Any) -> int:
-    from matchday.services.lifecycle import stop_on_signals
-
-    stop_on_signals(service)
-    service.run()
-    return 0

@@ -71,7 +71,7 @@ class IngestSettings(Section):
         ("#",), description="MQTT topic filters of the one default slot"
     )
     slot: str = Field("all", pattern=r"^[a-z0-9-]{1,40}$", description="name of the slot")
-    tick_s: float = Field(0.02, ge=0.005, le=1, description="least time between two commits")
+    tick_s: float = Field(0.05, ge=0.005, le=1, description="least time between two commits")
     duplicate_window_s: float = Field(
         120, ge=1, le=3600, description="how long a reading is remembered"
     )
@@ -102,8 +102,8 @@ class GateSettings(Section):
 class PersistSettings(Section):
     """How records become documents."""
 
-    batch_records_max: int = Field(2000, ge=1, le=20000, description="records per write at most")
-    batch_linger_s: float = Field(0.05, ge=0, le=5, description="wait for a fuller batch")
+    batch_records_max: int = Field(8000, ge=1, le=20000, description="records per write at most")
+    batch_linger_s: float = Field(0.1, ge=0, le=5, description="wait for a fuller batch")
 
 
 class AnalysisSettings(Section):

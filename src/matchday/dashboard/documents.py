@@ -25,8 +25,11 @@ def jsonable(value: Any) -> Any:
         return _cut(bytes(value).decode("utf-8", "replace"), len(value), "bytes")
     if isinstance(value, str):
         return _cut(value, len(value), "characters")
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int | float):
+        # A store's own kind of number (BSON has one of 64 bits) becomes Python's.
+        return int(value) if isinstance(value, int) else float(value)
     return str(value)
 
 

@@ -25,6 +25,9 @@ class Topic(StrEnum):
     LATE = "analysis_ledger"
     SLOTS = "ingest_slots"
 
+    # The default of an Enum is Python code, and topics are keys of dicts on the hot path.
+    __hash__ = str.__hash__
+
 
 @dataclass(frozen=True)
 class TopicPlan:

@@ -49,7 +49,7 @@ class BridgePolicy:
     """
 
     slot: str = "all"
-    tick_s: float = 0.02
+    tick_s: float = 0.05
     duplicate_window_ms: int = 120_000
     receive_max: int = 2000
     payload_bytes_max: int = 12 * 2**20

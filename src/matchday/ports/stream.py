@@ -128,7 +128,10 @@ class Producer(Protocol):
         Returns only when it is durable. Order is kept within each key.
 
         Raises:
-            FencedError: A newer producer of this name exists; nothing was stored.
+            FencedError: A newer producer of this name exists, or the group gave the
+                partitions away. Nothing was stored, save in one rare order (the answer to
+                the very commit was lost before the newer one came): drop everything, the
+                heir reads the tail.
             UnavailableError: The fate of the batch is unknown. This producer is spent:
                 close it, make a new one (which resolves the doubt: the batch is then
                 either wholly there or never will be) and read the tail.

@@ -123,6 +123,13 @@ class Service:
             role.close()
 
 
+def serve(service: Service) -> int:
+    """Run a service until a signal stops it; gives the exit code of a clean stop."""
+    stop_on_signals(service)
+    service.run()
+    return 0
+
+
 def stop_on_signals(service: Service) -> None:
     """Make SIGTERM and SIGINT ask the service to stop; a second SIGINT ends it at once."""
 

@@ -58,7 +58,7 @@ __all__ = ["GROUP", "TOPICS", "Persist", "PersistPolicy"]
 GROUP: Final = "matchday-persist"
 TOPICS: Final = (Topic.ANALYTICS, Topic.RESULTS, Topic.DEAD_LETTERS, Topic.LEDGER, Topic.LATE)
 POLL_S_MAX: Final = 0.25
-POLL_RECORDS_MAX: Final = 500
+POLL_RECORDS_MAX: Final = 2000
 LAG_REFRESH_S: Final = 0.5
 
 

@@ -1,0 +1,80 @@
+"""Claims about the command line: exit codes, and what goes to which output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from matchday.cli import run
+from matchday.config import load
+from matchday.errors import ConfigError
+from matchday.services.analysis import plan_of
+from matchday.services.links import read_users
+from matchday.services.sensor import speed_of
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MATCHDAY_DATA_DIR", str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["up", "--nonsense"], ["sensor", "replay"]])
+def test_wrong_usage_exits_with_2(arguments: list[str]):
+    assert run(arguments) == 2
+
+
+def test_wrong_configuration_exits_with_3_and_says_why(monkeypatch, capsys):
+    monkeypatch.setenv("MATCHDAY_MQTT__PORT", "-1")
+    assert run(["config", "check"]) == 3
+    assert "mqtt.port" in capsys.readouterr().err
+
+
+def test_unreachable_dependency_exits_with_4(monkeypatch):
+    monkeypatch.setenv("MATCHDAY_MQTT__PORT", "9")
+    assert run(["doctor", "--json"]) == 4
+
+
+def test_ledger_without_data_says_where_it_looked(capsys, tmp_path: Path):
+    assert run(["ledger"]) == 3
+    assert str(tmp_path / "data") in capsys.readouterr().err
+
+
+def test_settings_are_listed_as_json_on_standard_output(capsys):
+    assert run(["config", "show", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"name", "value", "origin", "bound", "description"} == set(rows[0])
+
+
+def test_help_names_only_commands_that_exist(capsys):
+    run(["--help"])
+    shown = capsys.readouterr().out
+    for command in ("up", "sensor", "server", "analysis", "dashboard", "ledger", "doctor"):
+        assert command in shown
+    for command in ("alert", "export", "model"):
+        assert f" {command} " not in shown
+
+
+def test_longest_allowed_idle_time_is_accepted_by_the_analysis():
+    settings = load(environ={"MATCHDAY_ANALYSIS__IDLE_S": "86400"}).settings
+    assert plan_of(settings).policy.forget_s >= 86400
+
+
+def test_users_file_lets_in_who_it_names_and_nobody_else(tmp_path: Path):
+    file = tmp_path / "users"
+    file.write_text("# sensors\ntag:se:cret\n\n")
+    users = read_users(file)
+    assert users.accepts("tag", "se:cret")
+    assert not users.accepts("tag", "wrong")
+    assert not users.accepts("other", "se:cret")
+    file.write_text("no colon\n")
+    with pytest.raises(ConfigError, match="line 1"):
+        read_users(file)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "fast", "nan"])
+def test_speed_that_is_none_is_refused(text: str):
+    with pytest.raises(ConfigError, match="--speed"):
+        speed_of(text)

@@ -1,0 +1,96 @@
+"""Claims about settings: where they come from, what is refused, what is never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from matchday.config import load, show
+from matchday.errors import ConfigError
+
+
+def test_defaults_are_the_embedded_parts_on_loopback():
+    settings = load(environ={}).settings
+    assert settings.bind == "127.0.0.1"
+    assert settings.mqtt.url.get_secret_value() == "embedded:"
+    assert settings.http.port == 8081
+
+
+def test_command_line_wins_over_environment_and_environment_over_file(tmp_path: Path):
+    file = tmp_path / "matchday.toml"
+    file.write_text("[mqtt]\nport = 1\n[http]\nport = 2\n[gate]\nahead_s_max = 5\n")
+    loaded = load(
+        file=file,
+        environ={"MATCHDAY_MQTT__PORT": "3", "MATCHDAY_HTTP__PORT": "4"},
+        overrides={"mqtt.port": 5, "http.port": None},
+    )
+    settings = loaded.settings
+    assert (settings.mqtt.port, settings.http.port, settings.gate.ahead_s_max) == (5, 4, 5)
+    origins = {row.name: row.origin for row in show(loaded)}
+    assert origins["mqtt.port"] == "command line"
+    assert origins["http.port"] == "environment MATCHDAY_HTTP__PORT"
+    assert origins["gate.ahead_s_max"] == f"file {file}"
+    assert origins["stream.url"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({"MATCHDAY_MQTT__PROT": "1"}, "nearest known name is mqtt.port"),
+        ({"MATCHDAY_NONSENSE": "1"}, "no setting is called nonsense"),
+    ],
+)
+def test_unknown_name_is_refused_with_the_nearest_known_one(environ, wanted):
+    with pytest.raises(ConfigError, match=wanted):
+        load(environ=environ)
+
+
+def test_unknown_key_of_the_file_is_refused_at_every_level(tmp_path: Path):
+    file = tmp_path / "matchday.toml"
+    for text in ("prot = 1\n", "[mqtt]\nprot = 1\n", "[mqt]\nport = 1\n"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match="no setting is called"):
+            load(file=file, environ={})
+
+
+def test_value_out_of_bounds_is_named_with_its_bound_and_origin():
+    with pytest.raises(ConfigError, match=r"mqtt.port = '70000' .*MQTT__PORT.* 65535"):
+        load(environ={"MATCHDAY_MQTT__PORT": "70000"})
+
+
+def test_credentials_are_shown_as_stars_and_never_in_errors(tmp_path: Path):
+    url = "mongodb://root:hunter2@db:27017/"
+    rows = {row.name: row.value for row in show(load(environ={"MATCHDAY_STORE__URL": url}))}
+    assert rows["store.url"] == "mongodb://***@db:27017/"
+    assert "hunter2" not in repr(load(environ={"MATCHDAY_STORE__URL": url}))
+
+
+def test_secret_may_be_given_as_a_file(tmp_path: Path):
+    secret = tmp_path / "url"
+    secret.write_text("mqtt://u:p@host:1883\n")
+    settings = load(environ={"MATCHDAY_MQTT__URL_FILE": str(secret)}).settings
+    assert settings.mqtt.url.get_secret_value() == "mqtt://u:p@host:1883"
+
+
+def test_list_setting_is_split_at_commas_in_the_environment():
+    settings = load(environ={"MATCHDAY_INGEST__FILTERS": "a/#, b/+"}).settings
+    assert settings.ingest.filters == ("a/#", "b/+")
+
+
+def test_listening_beyond_loopback_needs_credentials_on_both_doors(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"MATCHDAY_MQTT__USERS_FILE"):
+        load(environ={"MATCHDAY_BIND": "0.0.0.0"})
+    with pytest.raises(ConfigError, match=r"MATCHDAY_HTTP__TOKEN_FILE"):
+        load(environ={"MATCHDAY_BIND": "0.0.0.0", "MATCHDAY_MQTT__USERS_FILE": "users"})
+    complete = {
+        "MATCHDAY_BIND": "0.0.0.0",
+        "MATCHDAY_MQTT__USERS_FILE": "users",
+        "MATCHDAY_HTTP__TOKEN_FILE": "token",
+    }
+    assert load(environ=complete).settings.bind == "0.0.0.0"
+
+
+def test_missing_file_is_a_configuration_error(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        load(file=tmp_path / "none.toml", environ={})
