@@ -15,7 +15,7 @@ import pytest
 from pymongo import MongoClient
 
 from servers.load import Load
-from servers.process import wait_until
+from servers.process import free_port, wait_until
 from servers.services import MatchdayService, ask
 
 SOURCES = [f"tag-{number}" for number in range(20)]
@@ -139,3 +139,32 @@ def test_paused_server_that_wakes_after_a_take_over_writes_nothing_twice(
         assert_exactly_once(settings, load, account)
     finally:
         standby.kill()
+
+
+def test_own_endpoint_in_front_of_kafka_acknowledges_only_what_survives_a_kill(
+    fresh_kafka, fresh_mongo, tmp_path
+):
+    port = free_port()
+    settings = {
+        "MATCHDAY_MQTT__PORT": str(port),
+        "MATCHDAY_STREAM__URL": fresh_kafka().url,
+        "MATCHDAY_STORE__URL": fresh_mongo().url,
+    }
+    server = MatchdayService(tmp_path, ("server",), settings)
+    server.start()
+    try:
+        wait_until(lambda: server.links().get("mqtt", False), what="it listens", timeout_s=60)
+        load = Load(port, rate_per_s=RATE_PER_S, sources=SOURCES)
+        for _ in range(2):
+            target = len(load.acknowledged) + 2000
+            wait_until(
+                lambda target=target: len(load.acknowledged) >= target,
+                what="load is acknowledged",
+                timeout_s=60,
+            )
+            server.kill()
+            server.start()
+        account = settle(settings, load)
+        assert_exactly_once(settings, load, account)
+    finally:
+        server.kill()
