@@ -44,7 +44,7 @@ class MqttSettings(Section):
     )
     ca_file: Path | None = Field(None, description="certificate authority for mqtts://")
     receive_max: int = Field(2000, ge=1, le=60000, description="unacknowledged messages at most")
-    keep_alive_s: int = Field(60, ge=5, le=3600, description="longest silence towards a broker")
+    keep_alive_s: int = Field(60, ge=6, le=3600, description="longest silence towards a broker")
 
 
 class StreamSettings(Section):

@@ -94,8 +94,8 @@ class Store(Protocol):
         Every row with a source adds 1 to that source's `stored`, once. Refused rows add 1
         to `refused` and take 1 from `accepted`. A refused row is reported at every send
         and counted once. Several rows may share offset and collection (one results record
-        with several forecasts). Durable when it returns. Call it at least every ten
-        minutes, also with nothing to write: that keeps the ownership fresh.
+        with several forecasts). Durable when it returns. A pause
+        of more than ten minutes costs a look-up at the next write, nothing else.
 
         Raises:
             UnavailableError: Send the very same or an overlapping write again.
