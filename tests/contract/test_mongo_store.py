@@ -19,8 +19,8 @@ from matchday.domain.account import Counts
 from matchday.domain.topics import Topic
 from matchday.errors import UnavailableError
 from matchday.ports import Entry, Partition, PartitionWrite, Row
+from matchday.protocols.cells import CELL
 from matchday.store.mongo import MongoQuery, MongoStore
-from matchday.store.mongo_cells import CELL
 from matchday.store.mongo_link import MongoLink, session_of
 from servers.process import wait_until
 

@@ -258,3 +258,58 @@ def test_refused_message_is_kept_whole_in_the_same_commit_as_its_count(stream):
     assert Counter(record.value for record in letters) == Counter([b"rubbish", b"\xff"])
     assert dict(letters[0].headers)["reason"] == b"not_json"
     assert counted(stream) == Counts(accepted=1, refused=2)
+
+
+def test_text_delivered_again_on_a_new_connection_is_a_duplicate(stream):
+    feed = HandFeed()
+    running = Running(stream, feed)
+    feed.hand(b"Distance: 1", topic="sensor/data", connection=1)
+    wait_until(lambda: len(feed.acknowledged) == 1, what="it is acknowledged")
+    # The acknowledgement was lost with the connection: the broker delivers again.
+    feed.hand(b"Distance: 1", topic="sensor/data", connection=2)
+    wait_until(lambda: len(feed.acknowledged) == 2, what="it is acknowledged again")
+    running.end()
+    assert counted(stream) == Counts(accepted=1, duplicate=1)
+
+
+class PausingProducer(LossyProducer):
+    """Its owner stands still in the middle of a commit that never arrives."""
+
+    stopped = threading.Event()
+    may_go_on = threading.Event()
+
+    def commit(self, outputs: Any, **rest: Any) -> None:
+        if self._faults and self._faults[0] == "pause":
+            self._faults.pop(0)
+            self.stopped.set()
+            assert self.may_go_on.wait(30)
+            raise UnavailableError("no answer while the process stood still")
+        super().commit(outputs, **rest)
+
+
+def test_owner_that_wakes_in_doubt_after_another_has_worked_sends_nothing_again(
+    stream, monkeypatch
+):
+    monkeypatch.setattr(PausingProducer, "stopped", threading.Event())
+    monkeypatch.setattr(PausingProducer, "may_go_on", threading.Event())
+    monkeypatch.setattr(
+        LossyStream,
+        "producer",
+        lambda self, owner: PausingProducer(EmbeddedStream.producer(self, owner), self.faults),
+    )
+    first, second = HandFeed(), HandFeed()
+    old = Running(stream, first)
+    first.hand(b"Distance: 1", topic="sensor/data")
+    wait_until(lambda: len(first.acknowledged) == 1, what="the first owner works")
+    stream.faults[:] = ["pause"]
+    first.hand(b"Distance: 2", topic="sensor/data")
+    assert PausingProducer.stopped.wait(30)
+    new = Running(stream, second)
+    second.hand(b"Distance: 2", topic="sensor/data")
+    wait_until(lambda: len(second.acknowledged) == 1, what="the second owner took it")
+    PausingProducer.may_go_on.set()
+    wait_until(lambda: old.error is not None, what="the first owner gives up")
+    old.end()
+    new.end()
+    assert first.acknowledged == [b"Distance: 1"]
+    assert counted(stream) == Counts(accepted=2)

@@ -35,6 +35,7 @@ from matchday.store.embedded import FILE_NAME, EmbeddedStore
 from matchday.store.embedded_query import EmbeddedQuery
 from matchday.store.persist import GROUP, Persist, PersistPolicy
 from matchday.stream.embedded import EmbeddedStream
+from matchday.stream.embedded_group import EmbeddedConsumer
 
 T0_MS = 1_772_000_000_000
 DEADLINE_S = 30.0
@@ -313,6 +314,34 @@ def test_store_that_is_away_at_the_start_gets_everything_once(rig: Rig, switched
         switched.is_down = False
         wait_until(lambda: is_all_stored(rig), "everything is stored")
     assert rig.stored_seqs() == list(range(50))
+
+
+def test_stream_that_does_not_answer_just_when_the_store_is_back_stops_nothing(
+    rig: Rig, switched: SwitchedStore, monkeypatch: pytest.MonkeyPatch
+):
+    """The confirmation of the batch that waited is lost, and then everything answers again."""
+    rig.append_readings(range(10))
+    persist_all(rig)
+    lost: list[str] = []
+    commit = EmbeddedConsumer.commit
+
+    def lossy(consumer: EmbeddedConsumer, bookmarks: Any) -> None:
+        if switched.attempts > before and not switched.is_down and not lost:
+            lost.append("answer")
+            raise UnavailableError("the stream did not answer")
+        commit(consumer, bookmarks)
+
+    monkeypatch.setattr(EmbeddedConsumer, "commit", lossy)
+    before = switched.attempts
+    switched.is_down = True
+    rig.append_readings(range(10, 20))
+    with running(rig, store=switched):
+        wait_until(lambda: switched.attempts > before + 3, "the store was tried again")
+        switched.is_down = False
+        wait_until(lambda: bool(lost), "a confirmation was lost")
+        rig.append_readings(range(20, 30))
+        wait_until(lambda: is_all_stored(rig), "everything is stored")
+    assert rig.stored_seqs() == list(range(30))
 
 
 def test_stop_while_the_store_is_away_ends_and_loses_nothing(rig: Rig, switched: SwitchedStore):

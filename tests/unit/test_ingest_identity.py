@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from matchday.domain.account import TailEntry
-from matchday.ingest.identity import GAP_FILL_MAX, Doubt, Identities, Verdict
+from matchday.ingest.identity import GAP_FILL_MAX, Identities, Verdict
 
 T0 = 1_700_000_000_000
 
@@ -125,43 +124,3 @@ def test_window_read_from_the_stream_wins_over_the_snapshot():
     see(known, 50)
     known.resume("s", "q", (41, T0))
     assert see(known, 51) == (Verdict.NEW, 0)
-
-
-def test_delivery_without_identity_is_recognised_once_after_a_restart():
-    doubt = Doubt(entries_max=10)
-    doubt.remember([TailEntry("", 7, "d")])
-    doubt.connected("", 1)
-    assert doubt.is_repeated("", 7, "d")
-    assert not doubt.is_repeated("", 7, "d")
-
-
-def test_equal_texts_on_one_connection_are_two_readings():
-    doubt = Doubt(entries_max=10)
-    doubt.connected("", 1)
-    doubt.remember([TailEntry("", 7, "d")])
-    assert not doubt.is_repeated("", 7, "d")
-
-
-def test_broker_that_reconnects_raises_the_doubt_again():
-    doubt = Doubt(entries_max=10)
-    doubt.connected("", 1)
-    doubt.remember([TailEntry("", 7, "d")])
-    doubt.connected("", 2)
-    assert doubt.is_repeated("", 7, "d")
-
-
-def test_publisher_that_reconnects_to_our_endpoint_may_say_the_same_again():
-    doubt = Doubt(entries_max=10)
-    doubt.connected("tag", 1)
-    doubt.remember([TailEntry("tag", 1, "d")])
-    doubt.connected("tag", 2)
-    assert not doubt.is_repeated("tag", 1, "d")
-
-
-def test_doubt_ends_after_as_many_deliveries_as_can_have_been_in_flight():
-    doubt = Doubt(entries_max=2)
-    doubt.remember([TailEntry("", 7, "d")])
-    doubt.connected("", 1)
-    assert not doubt.is_repeated("", 1, "x")
-    assert not doubt.is_repeated("", 2, "y")
-    assert not doubt.is_repeated("", 7, "d")

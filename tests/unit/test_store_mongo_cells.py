@@ -10,15 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matchday.ports import Row
+from matchday.protocols.cells import CELL, Piece, pieces
 from matchday.store.mongo_cells import (
-    CELL,
     OFFSETS,
     SLOTS,
     STATEMENTS,
-    Piece,
     document_id,
     number_of,
-    pieces,
     record_range,
     session_id,
 )

@@ -1,8 +1,9 @@
 """The partitions a worker holds: taking over by rewinding, working, giving up in order.
 
 Owns the state per partition, the findings not committed yet, and the bookmark's metadata
-`{"format": 1, "rewind": OFFSET}`. Does not own the stream's objects: the worker commits
-what `Shares` has gathered, also when asked to from within a poll.
+`{"format": 1, "rewind": OFFSET}`. What is silent and what is out loud, `protocols.rewinding`
+says. Does not own the stream's objects: the worker commits what `Shares` has gathered, also
+when asked to from within a poll.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from matchday.domain.wire import encode_finding
 from matchday.errors import ConfigError, FencedError, MatchdayError, UnavailableError
 from matchday.observe import events
 from matchday.ports import Bookmark, Partition, Record, StreamRecord
+from matchday.protocols.ownership import Event, Ownership
+from matchday.protocols.positions import New
+from matchday.protocols.rewinding import Phase, Progress
 
 FORMAT = 1
 LEDGER_SLOT = "analysis"
@@ -37,14 +41,15 @@ class _Metadata(msgspec.Struct, frozen=True):
 
 @dataclass(eq=False)
 class _Share:
-    """One partition: its state, how far it is, and up to where findings were emitted."""
+    """One partition: its state, and how far it is."""
 
     analysis: PartitionAnalysis
-    next_offset: int
-    committed: int
+    progress: Progress
     began_s: float
-    redone: int = 0
-    is_dirty: bool = False
+
+    @property
+    def is_dirty(self) -> bool:
+        return self.progress.phase is Phase.AHEAD
 
 
 class Shares:
@@ -58,6 +63,7 @@ class Shares:
         flush: Commits what is gathered; called when partitions are to be given up.
 
     Attributes:
+        ownership: Whether what is gathered may be written; the worker tells it of commits.
         trouble: What went wrong inside a callback of the stream; the worker raises it.
     """
 
@@ -72,6 +78,7 @@ class Shares:
         self._late_count = 0
         # Held while state changes, never while waiting on the stream.
         self._lock = threading.Lock()
+        self.ownership = Ownership()
         self.trouble: MatchdayError | None = None
 
     # --- membership, called by the stream from within `poll` and `close` -------------------
@@ -86,10 +93,12 @@ class Shares:
             parked, self._parked = self._parked, {}
             for partition, bookmark in bookmarks.items():
                 share = parked.get(partition)
-                if bookmark is None or share is None or share.next_offset != bookmark.offset:
+                offset = None if bookmark is None else bookmark.offset
+                if share is None or not share.progress.can_resume(offset):
                     share = self._fresh(partition, bookmark)
                 self._held[partition] = share
-                starts[partition] = share.next_offset
+                starts[partition] = share.progress.next_offset
+        self.ownership.follow(Event.SHARED)
         return starts
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
@@ -111,6 +120,7 @@ class Shares:
         if set(self._held) - set(partitions):
             # What is gathered of the others cannot be told apart: they are rebuilt as well.
             self.trouble = FencedError("analysing: some partitions belong to another worker")
+            self.ownership.follow(Event.REFUSAL)
         self.drop()
 
     def expired(self, partition: Partition, wanted: int, first: int) -> None:
@@ -118,9 +128,8 @@ class Shares:
         share = self._held.get(partition)
         if share is None:
             return
-        missed = first - max(wanted, share.committed)
-        share.next_offset = first
-        if missed > 0:
+        missed = share.progress.passed_over(wanted, first)
+        if missed:
             events.emit(events.RecordsExpired("analysis", _name(partition), missed))
 
     # --- work ------------------------------------------------------------------------------
@@ -155,7 +164,7 @@ class Shares:
         """Give the bookmarks to commit, each with the offset to rewind to."""
         with self._lock:
             return {
-                partition: Bookmark(share.next_offset, _metadata_of(share))
+                partition: Bookmark(share.progress.next_offset, _metadata_of(share))
                 for partition, share in self._held.items()
                 if share.is_dirty
             }
@@ -168,8 +177,7 @@ class Shares:
             events.emit(events.ReadingsLate(self._late_count))
         self._results, self._ledger, self._late_count = [], [], 0
         for share in self._held.values():
-            if share.is_dirty:
-                share.committed, share.is_dirty = share.next_offset, False
+            share.progress.confirmed()
 
     def drop(self) -> None:
         """Forget all state and all that is not committed."""
@@ -191,27 +199,29 @@ class Shares:
             return [one for share in shares for one in share.analysis.statuses()]
 
     def _fresh(self, partition: Partition, bookmark: Bookmark | None) -> _Share:
-        committed = 0 if bookmark is None else bookmark.offset
-        start = 0 if bookmark is None else self._rewind_of(partition, bookmark)
-        analysis = PartitionAnalysis(self._plan)
-        return _Share(analysis, start, committed, self._clock.monotonic_s())
+        progress = (
+            Progress.begin(None, None)
+            if bookmark is None
+            else Progress.begin(bookmark.offset, self._rewind_of(partition, bookmark))
+        )
+        return _Share(PartitionAnalysis(self._plan), progress, self._clock.monotonic_s())
 
     def _take(self, partition: Partition, share: _Share, records: Sequence[StreamRecord]) -> None:
-        known = [record for record in records if record.offset < share.committed]
-        if known:
+        progress = share.progress
+        part = progress.part_out_loud(records[0].offset, records[-1].offset)
+        if part is not New.ALL:
+            known = [record for record in records if record.offset < progress.committed]
             share.analysis.consume(known)
             share.analysis.take_tally()
-            share.next_offset = known[-1].offset + 1
-            share.redone += len(known)
-        fresh = records[len(known) :]
-        if fresh:
+            progress.redid(known[-1].offset + 1, count=len(known))
+            records = records[len(known) :]
+        if records:
             self._tell_rewound(partition, share)
-            self._gather(partition, share, fresh)
+            self._gather(partition, share, records)
 
     def _gather(self, partition: Partition, share: _Share, records: Sequence[StreamRecord]) -> None:
         findings = share.analysis.consume(records)
-        share.next_offset = records[-1].offset + 1
-        share.is_dirty = True
+        share.progress.worked(records[-1].offset + 1)
         self._results += [Record(_key_of(one), encode_finding(one)) for one in findings]
         tally = share.analysis.take_tally()
         if tally.undecodable:
@@ -223,30 +233,30 @@ class Shares:
             self._late_count += sum(tally.late.values())
             entry = LedgerRecord(
                 slot=LEDGER_SLOT,
-                tick=f"{_name(partition)}@{share.next_offset}",
+                tick=f"{_name(partition)}@{share.progress.next_offset}",
                 ts=iso_from_ms(records[-1].time_ms),
                 counts={source: Counts(late=count) for source, count in tally.late.items()},
             )
             self._ledger.append(Record(LEDGER_SLOT.encode(), encode_ledger(entry)))
 
-    def _rewind_of(self, partition: Partition, bookmark: Bookmark) -> int:
+    def _rewind_of(self, partition: Partition, bookmark: Bookmark) -> int | None:
         try:
             metadata = msgspec.json.decode(bookmark.metadata or b"null", type=_Metadata)
         except msgspec.MsgspecError:
             # Set by a person with Kafka's own tools, say: begin with empty windows there.
-            return bookmark.offset
+            return None
         if metadata.format > FORMAT:
             self.trouble = ConfigError(
                 f"taking over {_name(partition)}: its bookmark has format {metadata.format}, "
                 f"above {FORMAT}: a newer version of this program wrote it"
             )
-        return min(max(metadata.rewind, 0), bookmark.offset)
+        return metadata.rewind
 
     def _tell_rewound(self, partition: Partition, share: _Share) -> None:
-        if share.redone:
+        if share.progress.redone:
             seconds = self._clock.monotonic_s() - share.began_s
-            events.emit(events.AnalysisRewound(_name(partition), share.redone, seconds))
-            share.redone = 0
+            events.emit(events.AnalysisRewound(_name(partition), share.progress.redone, seconds))
+            share.progress.redone = 0
 
 
 def _name(partition: Partition) -> str:
@@ -260,5 +270,5 @@ def _key_of(finding: Finding) -> bytes:
 
 
 def _metadata_of(share: _Share) -> str:
-    rewind = share.analysis.rewind_offset(share.next_offset)
+    rewind = share.analysis.rewind_offset(share.progress.next_offset)
     return msgspec.json.encode(_Metadata(FORMAT, rewind)).decode()

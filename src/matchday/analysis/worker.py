@@ -31,6 +31,7 @@ from matchday.domain.topics import Topic
 from matchday.errors import FencedError, UnavailableError
 from matchday.observe import events
 from matchday.ports import Consumer, Producer, Stream, StreamRecord
+from matchday.protocols.ownership import Event, illegal
 
 GROUP = "matchday-analysis"
 BACKOFF_S_MAX = 5.0
@@ -179,6 +180,7 @@ class _Member:
         self.shares = Shares(plan, clock=clock, flush=self.commit)
         # Only then join: the bookmarks read while joining include the commit in doubt.
         self._producer: Producer = stream.producer(owner)
+        self.shares.ownership.follow(Event.TOOK_OVER)
         try:
             self._consumer: Consumer = stream.consumer(GROUP, [Topic.ANALYTICS], self.shares)
         except BaseException:
@@ -211,13 +213,29 @@ class _Member:
             UnavailableError: The fate is unknown: the same.
         """
         if self.shares.is_dirty:
-            self._producer.commit(
-                self.shares.outputs(), consumer=self._consumer, bookmarks=self.shares.bookmarks()
-            )
-            self.shares.settled()
+            self._write()
         now_s = self._clock.monotonic_s()
         self._next_commit_s = now_s + self._policy.tick_s
         self._next_bookmark_s = now_s + self._policy.bookmark_every_s
+
+    def _write(self) -> None:
+        ownership = self.shares.ownership
+        if ownership.is_over and self.shares.trouble is not None:
+            raise self.shares.trouble
+        if not ownership.may_write:
+            raise illegal("a worker", ownership.standing, "commit")
+        try:
+            self._producer.commit(
+                self.shares.outputs(), consumer=self._consumer, bookmarks=self.shares.bookmarks()
+            )
+        except FencedError:
+            ownership.follow(Event.REFUSAL)
+            raise
+        except UnavailableError:
+            ownership.follow(Event.SILENCE)
+            raise
+        ownership.follow(Event.WROTE)
+        self.shares.settled()
 
     def abandon(self) -> None:
         """Leave without committing anything more."""

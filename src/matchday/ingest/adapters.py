@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from matchday.domain.reading import Reading
 from matchday.domain.topics import matches, parse_native
@@ -18,16 +18,15 @@ from matchday.errors import ConfigError, RefusedError
 from matchday.ingest import formats, native
 
 ROUTES_MAX = 65_536
+ROUTE_CHARS_MAX = 300
+"""Longer topics are looked up anew each time: MQTT's limit of 65,535 bytes would make the
+remembered routes 4 GB."""
 
 
-class Decoded(NamedTuple):
-    """What a message holds: its readings, and how many of its fields no contract names."""
+Decoded: TypeAlias = tuple[Sequence[Reading], int]
+"""What a message holds: its readings, and how many of its fields no contract names."""
 
-    readings: Sequence[Reading]
-    unknown_fields: int
-
-
-Decode: TypeAlias = Callable[[str, bytes, int, tzinfo], tuple[Sequence[Reading], int]]
+Decode: TypeAlias = Callable[[str, bytes, int, tzinfo], Decoded]
 """(topic, payload, arrival in milliseconds UTC, zone of times without one) -> decoded."""
 
 
@@ -104,12 +103,13 @@ class Adapters:
         adapter = self._routes.get(topic)
         if adapter is None:
             adapter = self._route(topic)
-        readings, unknown_fields = adapter.decode(topic, payload, arrived_ms, adapter.zone)
-        return Decoded(readings, unknown_fields)
+        return adapter.decode(topic, payload, arrived_ms, adapter.zone)
 
     def _route(self, topic: str) -> Adapter:
         for adapter in self._adapters:
             if matches(adapter.topic_filter, topic):
+                if len(topic) > ROUTE_CHARS_MAX:
+                    return adapter
                 if len(self._routes) >= ROUTES_MAX:
                     self._routes.clear()
                 self._routes[topic] = adapter

@@ -1,10 +1,11 @@
 """The first hop: feed -> stream -> acknowledgement, for one ingest slot.
 
-Owns the protocol by which this hop resolves its own doubt: it becomes the one producer of
-its name (which fences the owner before), reads the tail of what was written last, and
-only then takes messages. Every tick is one stream transaction; a message is acknowledged
-after the transaction that holds its fate. When the fate of a transaction is unknown, the
-tick's own name in the topic `ledger` tells whether it was committed.
+Carries out the protocol of `protocols.ticks`: it becomes the one producer of its name (which
+fences the owner before), reads the tail of what was written last, and only then takes
+messages. Every tick is one stream transaction; a message is acknowledged after the
+transaction that holds its fate. When the fate of a transaction is unknown, the tick's own
+name in the topic `ledger` tells whether it was committed. Owns how each step is done, the
+pauses between tries and what is told of it; what the next step is, the protocol says.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from matchday.clock import Clock
@@ -20,20 +21,28 @@ from matchday.domain.topics import Topic
 from matchday.errors import FencedError, UnavailableError
 from matchday.ingest.adapters import Adapters
 from matchday.ingest.gate import GatePolicy
-from matchday.ingest.identity import Doubt, Identities
+from matchday.ingest.identity import Identities
+from matchday.ingest.tails import names_since
 from matchday.ingest.tick import Sorter, Tick, snapshot_outputs
-from matchday.ingest.warmup import newest_ticks, warm
+from matchday.ingest.warmup import warm
 from matchday.observe import events
-from matchday.ports import Feed, Producer, Stream
+from matchday.ports import Feed, Partition, Producer, Record, Stream
+from matchday.protocols.redelivery import Doubt
+from matchday.protocols.ticks import SEARCH_OFFSETS, Do, Ticks
 
 RECEIVE_TIMEOUT_S = 0.25
 SNAPSHOT_EVERY_S = 60.0
 SNAPSHOT_EVERY_TICKS = 3000
 """A tick costs two offsets of `ledger` on Kafka: with this, the newest snapshot lies within
-`warmup.LEDGER_TAIL_COUNT` however short the ticks are."""
+`tails.LEDGER_TAIL_COUNT` however short the ticks are."""
 FLOOD_REFUSED_PER_S = 200.0
 FLOOD_EVENT_EVERY_S = 10.0
 BACKOFF_S_MAX = 5.0
+SETTLED_MS = 10_000
+"""So long after connecting, a broker has delivered again what had not been acknowledged."""
+
+_FINISHED = frozenset({Do.SEND, Do.SEARCH, Do.ACKNOWLEDGE})
+"""What is done even when a stop is asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class BridgePolicy:
 
     Attributes:
         slot: Name of the slot.
+        slot_count: How many slots write to the ledger, this one included.
         tick_s: Least time between two commits, seconds; a first message goes at once.
         duplicate_window_ms: How long a reading is remembered, milliseconds.
         receive_max: Most unacknowledged messages; the least number of identities kept.
@@ -49,6 +59,7 @@ class BridgePolicy:
     """
 
     slot: str = "all"
+    slot_count: int = 1
     tick_s: float = 0.05
     duplicate_window_ms: int = 120_000
     receive_max: int = 2000
@@ -89,9 +100,14 @@ class Bridge:
         self._clock = clock
         self._rng = rng
         self._hold = hold
-        self._run_id = uuid.uuid4().hex[:12]
-        self._tick_count = 0
+        self._ticks = Ticks(uuid.uuid4().hex[:12])
+        self._attempt = 0
+        self._producer: Producer | None = None
         self._feed: Feed | None = None
+        self._sorter, self._identities, self._doubt = self._blank()
+        self._tick = Tick()
+        self._outputs: dict[Topic, list[Record]] = {}
+        self._ledger_ends: Mapping[Partition, int] = {}
         self._next_commit_s = 0.0
         self._next_snapshot_s = 0.0
         self._snapshot_age_ticks = 0
@@ -105,87 +121,121 @@ class Bridge:
         Raises:
             FencedError: Another owner took over; nothing here may go on.
         """
-        owned = self._own(stop)
-        if owned is None:
-            return
-        producer, sorter, identities = owned
-        feed = self._feed = self._open_feed()
-        self.state = "running"
         try:
-            while not stop.is_set():
-                tick = self._collect(feed, sorter, stop)
-                if not tick.deliveries:
-                    continue
-                kept = self._commit(producer, tick, identities, stop)
-                if kept is None:
-                    return
-                producer = kept
-                for deliveries in tick.deliveries:
-                    feed.acknowledge(deliveries)
-                identities.turn(self._clock.wall_ms())
-                self._report(tick)
+            # A tick in hand is finished, unless the stream does not answer.
+            while (do := self._ticks.do) in _FINISHED or not stop.is_set():
+                if do is Do.GATHER:
+                    self._gather(stop)
+                elif do is Do.ACKNOWLEDGE:
+                    self._acknowledge()
+                else:
+                    try:
+                        self._ask(do)
+                    except UnavailableError as error:
+                        if self._ticks.do is Do.DROP:
+                            raise
+                        self._ticks.unanswered()
+                        self._let_go(error, stop)
         finally:
             self.state = "stopped"
-            feed.close()
-            producer.close()
+            if self._feed is not None:
+                self._feed.close()
+            if self._producer is not None:
+                self._producer.close()
 
-    def _own(self, stop: threading.Event) -> tuple[Producer, Sorter, Identities] | None:
-        """Fence the owner before and read the tail; None when asked to stop meanwhile."""
-        attempt = 0
-        while not stop.is_set():
-            began_s = self._clock.monotonic_s()
-            identities = Identities(
-                window_ms=self._policy.duplicate_window_ms, entries_min=self._policy.receive_max
+    def _ask(self, do: Do) -> None:
+        """Do what needs an answer of the stream.
+
+        Raises:
+            UnavailableError: The stream did not answer, or refused the tick as of somebody
+                who owns the slot no more; the protocol knows which.
+        """
+        if do is Do.TAKE_OVER:
+            self._producer = self._stream.producer(self._owner)
+            self._ticks.took_over()
+        elif do is Do.WARM:
+            self._ticks.warmed(self._warm())
+        elif do is Do.SEARCH:
+            names = names_since(
+                self._stream, self._policy.slot, self._ledger_ends, count=SEARCH_OFFSETS
             )
-            doubt = Doubt(entries_max=self._policy.receive_max)
-            producer = None
-            try:
-                producer = self._stream.producer(self._owner)
-                self.state = "warming"
-                warm(
-                    self._stream,
-                    self._policy.slot,
-                    identities=identities,
-                    doubt=doubt,
-                    window_ms=self._policy.duplicate_window_ms,
-                    entries_min=self._policy.receive_max,
+            self._ticks.searched(names)
+            if self._ticks.do is Do.DROP:
+                raise FencedError(
+                    f"owning ingest slot {self._policy.slot}: tick {names[-1]} of another"
+                    f" owner was committed while {self._ticks.name} was in doubt"
                 )
-            except UnavailableError as error:
-                if producer is not None:
-                    producer.close()
-                attempt += 1
-                self._pause(attempt, error, stop)
-                continue
-            events.emit(
-                events.IngestWarmed(
-                    self._policy.slot, len(identities), self._clock.monotonic_s() - began_s
-                )
-            )
-            sorter = Sorter(
-                adapters=self._adapters,
-                gate=self._gate,
-                identities=identities,
-                doubt=doubt,
-                payload_bytes_max=self._policy.payload_bytes_max,
-            )
-            return producer, sorter, identities
-        return None
+            self.state = "running"
+        else:
+            self._commit()
+
+    def _warm(self) -> str:
+        """Read the tail, to know what was accepted and in doubt; give the newest tick's name."""
+        self.state = "warming"
+        began_s = self._clock.monotonic_s()
+        # What an attempt before this one has read is not all: begin with nothing.
+        self._sorter, identities, doubt = self._blank()
+        tail = warm(
+            self._stream,
+            self._policy.slot,
+            slot_count=self._policy.slot_count,
+            identities=identities,
+            doubt=doubt,
+            window_ms=self._policy.duplicate_window_ms,
+            entries_min=self._policy.receive_max,
+        )
+        elapsed_s = self._clock.monotonic_s() - began_s
+        events.emit(events.IngestWarmed(self._policy.slot, len(identities), elapsed_s))
+        self._identities, self._doubt = identities, doubt
+        self._ledger_ends = tail.ends
+        return tail.own[-1].tick if tail.own else ""
+
+    def _blank(self) -> tuple[Sorter, Identities, Doubt]:
+        identities = Identities(
+            window_ms=self._policy.duplicate_window_ms, entries_min=self._policy.receive_max
+        )
+        doubt = Doubt(entries_max=self._policy.receive_max)
+        sorter = Sorter(
+            adapters=self._adapters,
+            gate=self._gate,
+            identities=identities,
+            doubt=doubt,
+            payload_bytes_max=self._policy.payload_bytes_max,
+        )
+        return sorter, identities, doubt
 
     @property
     def _owner(self) -> str:
         return f"matchday-ingest-{self._policy.slot}"
 
-    def _collect(self, feed: Feed, sorter: Sorter, stop: threading.Event) -> Tick:
-        tick = Tick()
+    def _gather(self, stop: threading.Event) -> None:
+        feed = self._feed
+        if feed is None:
+            feed = self._feed = self._open_feed()
+            self.state = "running"
         if self._is_held(feed, stop):
-            return tick
+            return
         early_s = self._next_commit_s - self._clock.monotonic_s()
         if early_s > 0:
             self._clock.wait(stop, early_s)
+        tick = self._tick = Tick()
         for deliveries in feed.receive(timeout_s=RECEIVE_TIMEOUT_S):
-            sorter.take(tick, deliveries)
+            self._sorter.take(tick, deliveries)
         self._next_commit_s = self._clock.monotonic_s() + self._policy.tick_s
-        return tick
+        if tick.deliveries or self._is_snapshot_due(feed):
+            self._attempt = 0
+            self._outputs = self._outputs_of(tick, self._ticks.gathered())
+
+    def _is_snapshot_due(self, feed: Feed) -> bool:
+        """Tell whether an idle slot has to leave a sign of itself among those of others.
+
+        Only while it is connected, and was for long enough that what the broker had to
+        deliver again has come: so nothing from before such a sign is in doubt.
+        """
+        if self._policy.slot_count == 1 or self._clock.monotonic_s() < self._next_snapshot_s:
+            return False
+        link = feed.link()
+        return link.is_up and self._clock.wall_ms() - link.since_ms >= SETTLED_MS
 
     def _is_held(self, feed: Feed, stop: threading.Event) -> bool:
         reason = self._hold()
@@ -203,17 +253,8 @@ class Bridge:
         self.state = "running"
         return True
 
-    def _commit(
-        self, producer: Producer, tick: Tick, identities: Identities, stop: threading.Event
-    ) -> Producer | None:
-        """Make a tick durable, whatever it takes; gives the producer to go on with.
-
-        The interleaving guarded against: the stream commits, its answer is lost. Sending
-        the tick again would store it twice, so first a new producer settles the old
-        transaction one way or the other, then the ledger's tail says which way.
-        """
-        self._tick_count += 1
-        name = f"{self._run_id}-{self._tick_count}"
+    def _outputs_of(self, tick: Tick, name: str) -> dict[Topic, list[Record]]:
+        """Give the records of a tick, now and then with the last number of every source."""
         now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic_s()
         outputs = tick.outputs(slot=self._policy.slot, tick=name, ts_ms=now_ms)
         self._snapshot_age_ticks += 1
@@ -221,44 +262,42 @@ class Bridge:
             self._next_snapshot_s = now_s + SNAPSHOT_EVERY_S
             self._snapshot_age_ticks = 0
             outputs[Topic.LEDGER] += snapshot_outputs(
-                identities.last_numbers(), slot=self._policy.slot, tick=name, ts_ms=now_ms
+                self._identities.last_numbers(), slot=self._policy.slot, tick=name, ts_ms=now_ms
             )
-        attempt = 0
-        while True:
-            try:
-                producer.commit(outputs)
-                return producer
-            except FencedError:
-                raise
-            except UnavailableError as error:
-                attempt += 1
-                renewed = self._renew(producer, error, attempt, stop)
-                if renewed is None:
-                    return None
-                producer, newest = renewed
-                if name in newest:
-                    return producer
+        return outputs
 
-    def _renew(
-        self, producer: Producer, error: UnavailableError, attempt: int, stop: threading.Event
-    ) -> tuple[Producer, set[str]] | None:
-        """Settle what the stream's silence left open: new producer, then the newest ticks."""
-        producer.close()
-        while not stop.is_set():
-            self._pause(attempt, error, stop)
-            fresh = None
-            try:
-                fresh = self._stream.producer(self._owner)
-                ticks = newest_ticks(self._stream, self._policy.slot, count=200)
-            except UnavailableError as again:
-                if fresh is not None:
-                    fresh.close()
-                error = again
-                attempt += 1
-                continue
-            self.state = "running"
-            return fresh, {tick.tick for tick in ticks}
-        return None
+    def _commit(self) -> None:
+        """Ask the stream to make the tick durable.
+
+        The interleaving guarded against: the stream commits, its answer is lost. Sending
+        the tick again would store it twice; so the protocol takes over and searches first.
+        """
+        assert self._producer is not None
+        try:
+            self._producer.commit(self._outputs)
+        except FencedError:
+            self._ticks.refused()
+            raise
+        self._ticks.confirmed()
+
+    def _acknowledge(self) -> None:
+        """Let the other side forget a tick that is durable; remember what it may repeat."""
+        tick, self._tick, self._outputs = self._tick, Tick(), {}
+        assert self._feed is not None
+        self._doubt.committed(tick.tail)
+        for deliveries in tick.deliveries:
+            self._feed.acknowledge(deliveries)
+        self._ticks.acknowledged()
+        self._identities.turn(self._clock.wall_ms())
+        self._report(tick)
+
+    def _let_go(self, error: UnavailableError, stop: threading.Event) -> None:
+        """Give up a producer that is spent, and wait before the next is made."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close()
+        self._attempt += 1
+        self._pause(self._attempt, error, stop)
 
     def _pause(self, attempt: int, error: UnavailableError, stop: threading.Event) -> None:
         """Wait before trying again: exponential, capped, jittered; keeps the feed open."""

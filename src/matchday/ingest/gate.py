@@ -9,6 +9,7 @@ from matchday.errors import RefusedError
 
 FIRST_MS = 31_536_000_000
 """1971-01-01 in milliseconds UTC: anything before is a clock that was never set."""
+SEQ_END = 2**62
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,25 @@ def check(reading: Reading, *, arrived_ms: int, policy: GatePolicy) -> None:
         )
     if policy.registered is not None and reading.source not in policy.registered:
         raise RefusedError("unregistered", f"source {reading.source[:60]} is not registered")
-    _check_name("source", reading.source, policy)
-    if reading.session is not None:
-        _check_name("session", reading.session, policy)
-    if reading.seq is not None and not 0 <= reading.seq < 2**62:
-        raise RefusedError("out_of_range", _text(reading, f"seq {reading.seq}", "2**62"))
+    seq = reading.seq
+    if seq is not None and not 0 <= seq < SEQ_END:
+        raise RefusedError("out_of_range", _text(reading, f"seq {seq}", "2**62"))
+    # Names are judged here and not in a function of their own: five calls a reading.
+    chars_max = policy.name_chars_max
+    source, session = reading.source, reading.session
+    if not (0 < len(source) <= chars_max and source.isprintable()):
+        raise _bad_name("source", source, policy)
+    if session is not None and not (0 < len(session) <= chars_max and session.isprintable()):
+        raise _bad_name("session", session, policy)
     if type(reading) is Scalar:
-        _check_name("quantity", reading.quantity, policy)
-        if reading.unit:
-            _check_name("unit", reading.unit, policy)
+        name, unit = reading.quantity, reading.unit
+        if not (0 < len(name) <= chars_max and name.isprintable()):
+            raise _bad_name("quantity", name, policy)
+        if unit and not (len(unit) <= chars_max and unit.isprintable()):
+            raise _bad_name("unit", unit, policy)
         if not -policy.value_abs_max <= reading.value <= policy.value_abs_max:
-            raise RefusedError(
-                "out_of_range",
-                _text(reading, f"{reading.quantity} {reading.value}", f"{policy.value_abs_max:g}"),
-            )
+            bound = f"{policy.value_abs_max:g}"
+            raise RefusedError("out_of_range", _text(reading, f"{name} {reading.value}", bound))
     elif type(reading) is Positions:
         _check_positions(reading, policy)
     else:
@@ -99,7 +105,8 @@ def _check_positions(reading: Positions, policy: GatePolicy) -> None:
 
 def _check_count(reading: Reading, policy: GatePolicy) -> None:
     assert isinstance(reading, Count)
-    _check_name("zone", reading.zone, policy)
+    if not (0 < len(reading.zone) <= policy.name_chars_max and reading.zone.isprintable()):
+        raise _bad_name("zone", reading.zone, policy)
     for name, value in (
         ("in", reading.entered),
         ("out", reading.left),
@@ -111,10 +118,8 @@ def _check_count(reading: Reading, policy: GatePolicy) -> None:
             )
 
 
-def _check_name(what: str, name: str, policy: GatePolicy) -> None:
-    if 0 < len(name) <= policy.name_chars_max and name.isprintable():
-        return
-    raise RefusedError(
+def _bad_name(what: str, name: str, policy: GatePolicy) -> RefusedError:
+    return RefusedError(
         "bad_name",
         f"checking {what} {name[:40]!r}: {len(name)} characters, printable 1 to "
         f"{policy.name_chars_max} wanted",

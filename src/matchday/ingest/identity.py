@@ -3,22 +3,31 @@
 A numbered reading is known by (source, quantity or kind, seq, t); a reading with a time of
 its own but no number by a digest of its stream record; any other reading has no identity
 of content. State lives in memory and is rebuilt from the stream after a restart. Pure: the
-caller says what time it is.
+caller says what time it is. Does not own what is in doubt by its packet identifier
+(`protocols.redelivery`).
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from enum import Enum
 from hashlib import blake2b
-
-from matchday.domain.account import TailEntry
 
 GAP_FILL_MAX = 10_000
 """Longest gap, in numbers, inside which late arrivals are still recognised one by one."""
 
+HOLES_MAX = 2_000_000
+"""Numbers not there that are kept open in gaps, of all sources and two windows: 16 MB.
+Beyond, a gap longer than `GAP_FILL_SHORT` begins a new window instead of being kept open; else
+a source that leaps with each message would take 80 kB a message."""
+
+GAP_FILL_SHORT = 16
+
+NUMBERINGS_MAX = 1_000_000
+"""Numberings remembered at most, beyond those heard within the last two windows."""
+
+_EVICTED_SHARE = 10
 _HOLE = -(2**62)
 
 
@@ -40,10 +49,10 @@ class Numbering:
 
     Numbers that follow one another cost eight bytes each. `missing` is what the last
     call of `observe` adds to the count of missing numbers; it is -1 when a number that
-    was missing has arrived after all.
+    was missing has arrived after all. `quiet_turns` counts the marks since its last reading.
     """
 
-    __slots__ = ("_base", "_floor", "_is_older_aged", "_older", "_times", "missing")
+    __slots__ = ("_base", "_floor", "_is_older_aged", "_older", "_times", "missing", "quiet_turns")
 
     def __init__(self, seq: int, t_ms: int) -> None:
         self._base = seq
@@ -52,14 +61,18 @@ class Numbering:
         self._is_older_aged = False
         self._floor = 0
         self.missing = 0
+        self.quiet_turns = 0
 
     @property
     def last(self) -> tuple[int, int]:
         """Give the highest number seen and its event time."""
         return self._base + len(self._times) - 1, self._times[-1]
 
-    def observe(self, seq: int, t_ms: int) -> Verdict:
-        """Take the reading with this number and event time into the window."""
+    def observe(self, seq: int, t_ms: int, gap_fill_max: int = GAP_FILL_MAX) -> Verdict:
+        """Take the reading with this number and event time into the window.
+
+        A gap up to `gap_fill_max` numbers is kept open for late arrivals.
+        """
         self.missing = 0
         place = seq - self._base
         length = len(self._times)
@@ -69,7 +82,7 @@ class Numbering:
         if self._is_in_older(seq, t_ms):
             return Verdict.DUPLICATE
         if place > length:
-            self._leap(seq, t_ms, place - length)
+            self._leap(seq, t_ms, place - length, gap_fill_max)
             return Verdict.NEW
         if place < 0:
             return self._below(seq, t_ms)
@@ -85,6 +98,7 @@ class Numbering:
 
     def forget_before_last_mark(self) -> None:
         """Drop what was there at the call before the last one, and set the next mark."""
+        self.quiet_turns = self.quiet_turns + 1 if self._floor == len(self._times) else 0
         drop = min(self._floor, len(self._times) - 1)
         if drop:
             del self._times[:drop]
@@ -94,9 +108,9 @@ class Numbering:
             self._older = None
         self._is_older_aged = True
 
-    def _leap(self, seq: int, t_ms: int, gap: int) -> None:
+    def _leap(self, seq: int, t_ms: int, gap: int, gap_fill_max: int) -> None:
         self.missing = gap
-        if gap <= GAP_FILL_MAX:
+        if gap <= gap_fill_max:
             self._times.extend([_HOLE] * gap)
             self._times.append(t_ms)
         else:
@@ -131,16 +145,28 @@ class Identities:
         window_ms: How long an identity is remembered at least, in milliseconds of arrival.
         entries_min: How many identities are remembered at least; the receive-maximum, so
             that everything a broker can deliver again is known.
+        numberings_max: Of how many numberings the last number is remembered beyond that. Above
+            it those silent for longest are forgotten: the first reading of such a source
+            counts as a new source's, so the gap before it is not seen, nor that it is the
+            twin of its last one.
     """
 
-    def __init__(self, *, window_ms: int, entries_min: int) -> None:
+    def __init__(
+        self, *, window_ms: int, entries_min: int, numberings_max: int = NUMBERINGS_MAX
+    ) -> None:
         self._window_ms = window_ms
+        self._numberings_max = numberings_max
         self._entries_min = entries_min
         self._numberings: dict[tuple[str, str], Numbering] = {}
         self._digests: set[bytes] = set()
         self._older_digests: set[bytes] = set()
         self._entries = 0
         self._turned_ms: int | None = None
+        self._foreign: dict[tuple[str, str], tuple[int, int]] = {}
+        self._foreign_turns = 0
+        self._holes = 0
+        self._older_holes = 0
+        self._gap_fill_max = GAP_FILL_MAX
 
     def __len__(self) -> int:
         return len(self._numberings) + len(self._digests) + len(self._older_digests)
@@ -154,7 +180,13 @@ class Identities:
         if known is None:
             self._numberings[(source, numbering)] = Numbering(seq, t_ms)
             return Verdict.NEW, 0
-        return known.observe(seq, t_ms), known.missing
+        verdict = known.observe(seq, t_ms, self._gap_fill_max)
+        gap = known.missing
+        if 0 < gap <= self._gap_fill_max:
+            self._holes += gap
+            if self._holes + self._older_holes > HOLES_MAX:
+                self._gap_fill_max = GAP_FILL_SHORT
+        return verdict, gap
 
     def observe_content(self, record_value: bytes) -> bool:
         """Take in the encoded record of a reading without number; tell whether it is new.
@@ -173,10 +205,23 @@ class Identities:
         """Continue a numbering that the stream's window does not show after its last number."""
         self._numberings.setdefault((source, numbering), Numbering(*last))
 
+    def disown_all_but(self, sources: Collection[str]) -> None:
+        """Keep what is known of other sources for two windows only: other slots have them.
+
+        That is enough for a source that has moved here. Kept longer, it would be stale, and a
+        source that comes here after years would have skipped all it said elsewhere.
+        """
+        self._foreign_turns = 0
+        self._foreign = {
+            key: known.last for key, known in self._numberings.items() if key[0] not in sources
+        }
+
     def last_numbers(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """Give the last number and its event time by source and numbering."""
+        """Give the last number and its event time by source and numbering, of own sources."""
         last: dict[str, dict[str, tuple[int, int]]] = {}
         for (source, numbering), known in self._numberings.items():
+            if self._foreign and self._is_foreign((source, numbering)):
+                continue
             last.setdefault(source, {})[numbering] = known.last
         return last
 
@@ -189,61 +234,38 @@ class Identities:
         self._turned_ms = arrived_ms
         self._entries = 0
         self._older_digests, self._digests = self._digests, set()
+        self._older_holes, self._holes = self._holes, 0
+        is_free = self._older_holes <= HOLES_MAX // 2
+        self._gap_fill_max = GAP_FILL_MAX if is_free else GAP_FILL_SHORT
         for known in self._numberings.values():
             known.forget_before_last_mark()
+        if self._foreign:
+            self._forget_foreign()
+        if len(self._numberings) > self._numberings_max:
+            self._forget_quiet()
+
+    def _forget_quiet(self) -> None:
+        """Forget those silent for longest, a tenth more than needed so that it is rarely due."""
+        excess = len(self._numberings) - self._numberings_max
+        quiet = [key for key, known in self._numberings.items() if known.quiet_turns >= 2]
+        quiet.sort(key=lambda key: self._numberings[key].quiet_turns, reverse=True)
+        for key in quiet[: excess + self._numberings_max // _EVICTED_SHARE]:
+            del self._numberings[key]
+            self._foreign.pop(key, None)
+
+    def _is_foreign(self, key: tuple[str, str]) -> bool:
+        """Tell whether nothing of a disowned numbering has come here since."""
+        return self._foreign.get(key) == self._numberings[key].last
+
+    def _forget_foreign(self) -> None:
+        self._foreign_turns += 1
+        if self._foreign_turns < 2:
+            return
+        for key in [key for key in self._foreign if self._is_foreign(key)]:
+            del self._numberings[key]
+        self._foreign = {}
 
 
 def digest_of(topic: str, payload: bytes) -> str:
     """Give the digest by which a delivery without identity is recognised when in doubt."""
     return blake2b(payload, digest_size=12, key=topic.encode()[:64]).hexdigest()
-
-
-class Doubt:
-    """Deliveries without content identity whose acknowledgement may have been lost.
-
-    After a restart or a new connection the other side delivers again what it holds for
-    unacknowledged, under the same packet ids and before anything else. So each remembered
-    delivery is matched once, and only among the first deliveries of a connection.
-    """
-
-    def __init__(self, *, entries_max: int) -> None:
-        self._entries_max = entries_max
-        self._recent: deque[TailEntry] = deque(maxlen=entries_max)
-        self._open: dict[str, set[TailEntry]] = {}
-        self._left: dict[str, int] = {}
-        self._connection: dict[str, int] = {}
-
-    def remember(self, entries: Iterable[TailEntry]) -> None:
-        """Keep the deliveries of a committed tick, newest last."""
-        self._recent.extend(entries)
-
-    def connected(self, origin: str, connection: int) -> None:
-        """Note from which connection deliveries come; a new one of a broker raises the doubt.
-
-        A publisher of its own endpoint numbers its packets anew when it starts again, so
-        there the doubt is raised only for what was in flight when ingest itself restarted.
-        """
-        before = self._connection.get(origin)
-        if before == connection:
-            return
-        self._connection[origin] = connection
-        if before is None or not origin:
-            self._open[origin] = {item for item in self._recent if item.origin == origin}
-            self._left[origin] = self._entries_max
-        else:
-            self._open.pop(origin, None)
-
-    def is_repeated(self, origin: str, packet_id: int, digest: str) -> bool:
-        """Tell whether this delivery is one that had been committed before, once each."""
-        entries = self._open.get(origin)
-        if not entries:
-            return False
-        self._left[origin] -= 1
-        if self._left[origin] <= 0:
-            del self._open[origin]
-            return False
-        entry = TailEntry(origin, packet_id, digest)
-        if entry not in entries:
-            return False
-        entries.discard(entry)
-        return True

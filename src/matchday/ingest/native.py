@@ -109,15 +109,15 @@ def _build_scalar(
     message = _decode_scalar(payload)
     t_ms, is_timed = instant_ms(message.t, arrived_ms, zone)
     return Scalar(
-        source=source,
-        t_ms=t_ms,
-        quantity=message.quantity,
-        value=message.value,
-        unit=message.unit,
-        seq=message.seq,
-        venue=venue,
-        session=message.session,
-        is_timed=is_timed,
+        source,
+        t_ms,
+        message.quantity,
+        message.value,
+        message.unit,
+        message.seq,
+        venue,
+        message.session,
+        is_timed,
     )
 
 
@@ -126,15 +126,7 @@ def _build_positions(
 ) -> Reading:
     message = _decode_positions(payload)
     t_ms, is_timed = instant_ms(message.t, arrived_ms, zone)
-    return Positions(
-        source=source,
-        t_ms=t_ms,
-        objects=message.objects,
-        seq=message.seq,
-        venue=venue,
-        session=message.session,
-        is_timed=is_timed,
-    )
+    return Positions(source, t_ms, message.objects, message.seq, venue, message.session, is_timed)
 
 
 def _build_count(venue: str, source: str, payload: bytes, arrived_ms: int, zone: tzinfo) -> Reading:

@@ -19,6 +19,8 @@ from matchday.observe import events
 from matchday.ports import Bookmark, Partition, Stream
 
 GROUP = "matchday-ingest"
+STANDING_BY = "standing by"
+JOINING = "waiting to be told which slots are ours"
 POLL_S = 0.5
 STOP_S = 20.0
 TAKEOVERS_MAX = 5
@@ -48,6 +50,7 @@ class Slots:
         self._make_bridge = make_bridge
         self._clock = clock
         self._running: dict[int, _Running] = {}
+        self._is_member = False
 
     def run(self, stop: threading.Event) -> None:
         """Take part in the group until asked to stop.
@@ -70,19 +73,25 @@ class Slots:
             consumer.close()
 
     def states(self) -> dict[str, str]:
-        """Say what each slot does here; slots of other replicas are standing by."""
+        """Say what each slot does here; slots of other replicas are standing by.
+
+        Until the group has spoken for the first time, any slot may become ours.
+        """
+        if not self._is_member:
+            return dict.fromkeys(self._names, JOINING)
         running = dict(self._running)
         return {
-            name: running[number].state if number in running else "standing by"
+            name: running[number].state if number in running else STANDING_BY
             for number, name in enumerate(self._names)
         }
 
     def assigned(self, bookmarks: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
-        """Start the bridges of the slots given to us."""
+        """Start the bridges of the slots given to us, which may be none."""
         for partition in bookmarks:
             if partition.number < len(self._names) and partition.number not in self._running:
                 name = self._names[partition.number]
                 self._running[partition.number] = _Running(name, self._make_bridge, self._clock)
+        self._is_member = True
         return dict.fromkeys(bookmarks, 0)
 
     def revoked(self, partitions: Sequence[Partition]) -> None:

@@ -20,8 +20,10 @@ from matchday.domain.wire import encode_reading
 from matchday.errors import RefusedError
 from matchday.ingest.adapters import Adapters, RefusedSources
 from matchday.ingest.gate import GatePolicy, check
-from matchday.ingest.identity import Doubt, Identities, Verdict, digest_of
+from matchday.ingest.identity import Identities, Verdict, digest_of
 from matchday.ports import Deliveries, Record
+from matchday.protocols.redelivery import Doubt
+from matchday.protocols.ticks import SNAPSHOT_MARK
 
 TRUNCATED_BYTES = 64 * 1024
 """How much of a message above `payload_bytes_max` a dead letter keeps."""
@@ -84,20 +86,18 @@ class Sorter:
 
     def take(self, tick: Tick, deliveries: Deliveries) -> None:
         """Decide the fate of every message of a batch and note it in the tick."""
-        arrived_ms = deliveries.arrived_ms
-        origin = deliveries.origin
+        arrived_ms, origin = deliveries.arrived_ms, deliveries.origin
+        decode, gate, bytes_max = self._adapters.decode, self._gate, self._payload_bytes_max
         self._doubt.connected(origin, deliveries.connection)
         for topic, payload, packet_id in zip(
             deliveries.topics, deliveries.payloads, deliveries.packet_ids, strict=True
         ):
             try:
-                if len(payload) > self._payload_bytes_max:
-                    raise RefusedError(
-                        "too_large", f"{len(payload)} bytes above {self._payload_bytes_max}"
-                    )
-                readings, unknown_fields = self._adapters.decode(topic, payload, arrived_ms)
+                if len(payload) > bytes_max:
+                    raise RefusedError("too_large", f"{len(payload)} bytes above {bytes_max}")
+                readings, unknown_fields = decode(topic, payload, arrived_ms)
                 for reading in readings:
-                    check(reading, arrived_ms=arrived_ms, policy=self._gate)
+                    check(reading, arrived_ms=arrived_ms, policy=gate)
             except RefusedError as error:
                 self._refuse(tick, topic, payload, error, arrived_ms)
                 continue
@@ -106,8 +106,9 @@ class Sorter:
                 counts = tick.counts.get(reading.source)
                 if counts is None:
                     counts = tick.counts[reading.source] = Counts()
-                counts.unknown_fields += unknown_fields
-                unknown_fields = 0
+                if unknown_fields:
+                    counts.unknown_fields += unknown_fields
+                    unknown_fields = 0
                 self._accept(tick, reading, counts, delivery)
         tick.deliveries.append(deliveries)
 
@@ -120,17 +121,20 @@ class Sorter:
     ) -> None:
         value = encode_reading(reading)
         is_new = True
-        if reading.seq is not None:
+        seq = reading.seq
+        if seq is not None:
             verdict, missing = self._identities.observe_number(
-                reading.source, numbering_of(reading), reading.seq, reading.t_ms
+                reading.source, numbering_of(reading), seq, reading.t_ms
             )
-            counts.missing += missing
-            if verdict is Verdict.RENUMBERED:
-                counts.renumbered += 1
-            elif verdict is Verdict.STRAGGLER:
-                is_new = self._identities.observe_content(value)
-            else:
-                is_new = verdict is Verdict.NEW
+            if missing:
+                counts.missing += missing
+            if verdict is not Verdict.NEW:
+                if verdict is Verdict.RENUMBERED:
+                    counts.renumbered += 1
+                elif verdict is Verdict.STRAGGLER:
+                    is_new = self._identities.observe_content(value)
+                else:
+                    is_new = False
         elif reading.is_timed:
             is_new = self._identities.observe_content(value)
         else:
@@ -191,6 +195,11 @@ def dead_letter(
     return Record(source.encode(), payload, tuple(headers.items()))
 
 
+def begins_snapshot(tick: str) -> bool:
+    """Tell whether the ledger record of this name is the first piece of a snapshot."""
+    return tick.endswith(f"{SNAPSHOT_MARK}0")
+
+
 def snapshot_outputs(
     last_seq: Mapping[str, Mapping[str, tuple[int, int]]],
     *,
@@ -199,7 +208,10 @@ def snapshot_outputs(
     ts_ms: int,
     sources_max: int = 5000,
 ) -> list[Record]:
-    """Make the ledger records that keep every numbering's last number, in bounded pieces."""
+    """Make the ledger records that keep every numbering's last number, in bounded pieces.
+
+    There is a first piece even where nothing is numbered: it marks how far back to read.
+    """
     names = list(last_seq)
     return [
         Record(
@@ -207,7 +219,7 @@ def snapshot_outputs(
             encode_ledger(
                 LedgerRecord(
                     slot=slot,
-                    tick=f"{tick}-snapshot-{start // sources_max}",
+                    tick=f"{tick}{SNAPSHOT_MARK}{start // sources_max}",
                     ts=iso_from_ms(ts_ms),
                     last_seq={
                         name: dict(last_seq[name]) for name in names[start : start + sources_max]
@@ -215,5 +227,5 @@ def snapshot_outputs(
                 )
             ),
         )
-        for start in range(0, len(names), sources_max)
+        for start in range(0, max(1, len(names)), sources_max)
     ]

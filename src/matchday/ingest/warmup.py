@@ -1,99 +1,119 @@
 """Rebuild what ingest knew from the stream itself: the tail of what was written last.
 
 Called after the old owner is fenced and before the first message is taken, so nothing can
-be added behind what is read here.
+be added behind what is read here. Does not own how far back the ledger is read (`tails`).
 """
 
 from __future__ import annotations
 
-import msgspec
-
-from matchday.domain.account import LedgerRecord, TailEntry, decode_ledger
 from matchday.domain.reading import numbering_of
 from matchday.domain.topics import Topic
 from matchday.domain.wire import decode_reading, encode_reading
-from matchday.errors import RefusedError, UnavailableError
-from matchday.ingest.identity import Doubt, Identities, Verdict
-from matchday.ports import Reader, Start, Stream, StreamRecord
+from matchday.errors import RefusedError
+from matchday.ingest.identity import Identities, Verdict
+from matchday.ingest.tails import Tail, tail_of
+from matchday.ports import Start, Stream, StreamRecord
+from matchday.protocols.redelivery import Doubt, in_doubt
 
-LEDGER_TAIL_COUNT = 8000
-"""Ledger offsets read back: more than `bridge.SNAPSHOT_EVERY_TICKS` ticks with a record and
-Kafka's own mark each, so that the newest snapshot is among them."""
-
-TAIL_TICKS = 2
-"""Ticks of a publisher at our own endpoint that are in doubt after a restart."""
+SLACK_MS = 60_000
+"""How much later than its tick's record a reading may stand in the stream, by the stream's
+clocks: more than a transaction may take, and clocks of brokers differ."""
 
 _POLL_S = 0.5
 _RECORDS_MAX = 2000
-
-
-def read_to_end(reader: Reader) -> list[StreamRecord]:
-    """Read everything that was committed before now; closes the reader.
-
-    Raises:
-        UnavailableError: The stream stopped answering; begin again.
-    """
-    records: list[StreamRecord] = []
-    try:
-        while not reader.is_at_end():
-            records.extend(reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX))
-    finally:
-        reader.close()
-    return records
-
-
-def newest_ticks(stream: Stream, slot: str, *, count: int) -> list[LedgerRecord]:
-    """Give the newest ledger records of a slot, oldest first."""
-    reader = stream.reader([Topic.LEDGER], Start.last(count))
-    records = (_ledger_or_none(record.value) for record in read_to_end(reader))
-    return [record for record in records if record is not None and record.slot == slot]
 
 
 def warm(
     stream: Stream,
     slot: str,
     *,
+    slot_count: int,
     identities: Identities,
     doubt: Doubt,
     window_ms: int,
     entries_min: int,
-) -> None:
+) -> Tail:
     """Fill the duplicate window and the doubt from the end of the stream.
 
-    The window counts back from the newest ledger record, not from now: what a broker
-    holds back is as old as the last commit, however long nobody was here.
+    The window counts back from the slot's own newest record, not from now: what a broker
+    holds back is as old as the last commit, however long nobody was here and whatever other
+    slots did meanwhile. Theirs is read too, for sources may have moved from slot to slot.
+
+    Returns:
+        The end of the ledger, from which all this comes.
 
     Raises:
         UnavailableError: The stream stopped answering; begin again with new state.
     """
-    reader = stream.reader([Topic.LEDGER], Start.last(LEDGER_TAIL_COUNT))
-    ledger = read_to_end(reader)
-    if ledger:
-        since_ms = max(record.time_ms for record in ledger) - window_ms
-        _warm_window(stream, identities, since_ms=since_ms, entries_min=entries_min)
-    decoded = (_ledger_or_none(record.value) for record in ledger)
-    ticks = [record for record in decoded if record is not None and record.slot == slot]
-    for tick in reversed(ticks):
+    tail = tail_of(stream, slot, slot_count=slot_count)
+    if tail.newest_ms is not None:
+        since_ms = tail.newest_ms - window_ms
+        if tail.own_ms is not None:
+            own_until_ms = tail.own_ms + SLACK_MS
+            if own_until_ms < since_ms:
+                _observe_between(
+                    stream, identities, since_ms=tail.own_ms - window_ms, until_ms=own_until_ms
+                )
+            else:
+                since_ms = min(since_ms, tail.own_ms - window_ms)
+        _observe_to_end(stream, identities, since_ms=since_ms, entries_min=entries_min)
+    for (source, numbering), last in _last_numbers(tail).items():
+        identities.resume(source, numbering, last)
+    if slot_count > 1:
+        identities.disown_all_but(_own_sources(tail))
+    doubt.restarted(in_doubt(tail.own))
+    return tail
+
+
+def _last_numbers(tail: Tail) -> dict[tuple[str, str], tuple[int, int]]:
+    """Give the last number and its event time of every numbering, by source and numbering.
+
+    The slot's own newest snapshot says it, unless another slot has had the source since.
+    """
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for tick in tail.own:
         for source, numberings in tick.last_seq.items():
             for numbering, last in numberings.items():
-                identities.resume(source, numbering, last)
-    doubt.remember(_tail(ticks))
+                found[source, numbering] = last
+    for tick in tail.all:
+        for source, numberings in tick.last_seq.items():
+            for numbering, last in numberings.items():
+                known = found.get((source, numbering))
+                if known is None or last[1] > known[1]:
+                    found[source, numbering] = last
+    return found
 
 
-def _tail(ticks: list[LedgerRecord]) -> list[TailEntry]:
-    """Give deliveries in doubt: all of a broker's, the last ticks' of other origins."""
-    last = {tick.tick for tick in ticks if tick.counts}
-    newest = {tick.tick for tick in [tick for tick in ticks if tick.counts][-TAIL_TICKS:]}
-    return [
-        entry
-        for tick in ticks
-        if tick.tick in last
-        for entry in tick.tail
-        if not entry.origin or tick.tick in newest
-    ]
+def _own_sources(tail: Tail) -> set[str]:
+    own: set[str] = set()
+    for tick in tail.own:
+        own.update(tick.counts)
+        own.update(tick.last_seq)
+    return own
 
 
-def _warm_window(
+def _observe_between(
+    stream: Stream, identities: Identities, *, since_ms: int, until_ms: int
+) -> None:
+    """Take in what was accepted between two moments of the stream's clock."""
+    later = stream.reader([Topic.ANALYTICS], Start.since(until_ms))
+    try:
+        ends = dict(later.offsets())
+    finally:
+        later.close()
+    reader = stream.reader([Topic.ANALYTICS], Start.since(since_ms))
+    try:
+        while not reader.is_at_end():
+            at = reader.offsets()
+            if all(at[place] >= end for place, end in ends.items()):
+                return
+            for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
+                _observe(identities, record)
+    finally:
+        reader.close()
+
+
+def _observe_to_end(
     stream: Stream, identities: Identities, *, since_ms: int, entries_min: int
 ) -> None:
     by_time = stream.reader([Topic.ANALYTICS], Start.since(since_ms))
@@ -106,13 +126,11 @@ def _warm_window(
         by_count.close()
     reader = stream.reader([Topic.ANALYTICS], Start.at(begin))
     try:
-        while not reader.is_at_end():
+        while not reader.is_at_end(is_strict=True):
             for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
                 _observe(identities, record)
-    except UnavailableError:
+    finally:
         reader.close()
-        raise
-    reader.close()
 
 
 def _observe(identities: Identities, record: StreamRecord) -> None:
@@ -128,10 +146,3 @@ def _observe(identities: Identities, record: StreamRecord) -> None:
             identities.observe_content(encode_reading(reading))
     elif reading.is_timed:
         identities.observe_content(encode_reading(reading))
-
-
-def _ledger_or_none(value: bytes) -> LedgerRecord | None:
-    try:
-        return decode_ledger(value)
-    except msgspec.MsgspecError:
-        return None

@@ -77,6 +77,15 @@ class Store(Protocol):
     def check(self) -> list[str]:
         """Give what is wrong with collections and settings, one sentence each."""
 
+    def risks(self) -> list[str]:
+        """Give what nothing here can prevent as the store is set up, and what would help.
+
+        Nothing of it is wrong; one sentence each.
+
+        Raises:
+            UnavailableError: The store cannot be reached.
+        """
+
     def claim(self, partition: Partition, topic_id: str) -> int | None:
         """Take over the writing of what comes from a stream partition.
 

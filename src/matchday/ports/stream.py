@@ -62,7 +62,8 @@ class Assignee(Protocol):
 
         `None` is a partition for which the group has committed nothing; offset 0 then
         means the oldest record kept. An offset that retention has passed is reported
-        through `expired`; one beyond the end is a ConfigError.
+        through `expired`; one beyond the end is a ConfigError. No partition at all: others
+        have them, and this member stands by; not told where a stream is one process's own.
         """
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
@@ -196,8 +197,19 @@ class Reader(Protocol):
             UnavailableError: The stream cannot be reached; poll again.
         """
 
-    def is_at_end(self) -> bool:
-        """Tell whether every record committed before this call has been given out."""
+    def is_at_end(self, *, is_strict: bool = False) -> bool:
+        """Tell whether every record committed before this call has been given out.
+
+        What is committed behind a transaction that is still open cannot be read yet. Without
+        `is_strict` the end lies before it: the view of somebody who only looks.
+
+        Args:
+            is_strict: Refuse to call that the end: for an owner who decides by what it reads.
+
+        Raises:
+            UnavailableError: The stream does not answer; with `is_strict` also: somebody's
+                transaction is open before the end. Ask again.
+        """
 
     def offsets(self) -> Mapping[Partition, int]:
         """Give, per partition, the offset of the next record that `poll` will look for."""
@@ -215,6 +227,9 @@ class Stream(Protocol):
     def prepare(self) -> None:
         """Create missing topics by `domain.topics.PLANS`, then check all of them.
 
+        What the installation wants otherwise (partitions, retention) is told when the stream
+        is opened. Lacking partitions of the slots' topic are added, as it holds nothing.
+
         Raises:
             ConfigError: A topic exists with other settings; names topic, setting and both
                 values.
@@ -223,6 +238,22 @@ class Stream(Protocol):
 
     def check(self) -> list[str]:
         """Give what is wrong with topics and settings, one sentence each; empty if nothing.
+
+        Raises:
+            UnavailableError: The stream cannot be reached.
+        """
+
+    def risks(self) -> list[str]:
+        """Give what nothing here can prevent as the stream is set up, and what would help.
+
+        Nothing of it is wrong; one sentence each. Asks the stream again.
+
+        Raises:
+            UnavailableError: The stream cannot be reached.
+        """
+
+    def unasked(self) -> list[str]:
+        """Give which questions of `check` could not be asked for lack of rights, one each.
 
         Raises:
             UnavailableError: The stream cannot be reached.

@@ -26,6 +26,7 @@ from matchday.clock import Clock
 from matchday.domain.account import Counts
 from matchday.errors import ConfigError, UnavailableError
 from matchday.ports import LinkState, Partition, PartitionWrite, Refusal, Row
+from matchday.protocols.positions import New, new_part
 from matchday.sqlite import Writer, check_format, open_reader, translated
 from matchday.store.documents import (
     COLLECTIONS,
@@ -98,6 +99,13 @@ class EmbeddedStore:
         finally:
             connection.close()
         return wrong
+
+    def risks(self) -> list[str]:
+        """Tell that there is one copy; see the port."""
+        return [
+            f"{self._path} is the only copy of the store: it is lost with its disk; back it up, "
+            "or use MongoDB with three members"
+        ]
 
     def claim(self, partition: Partition, topic_id: str) -> int | None:
         """Give the offset after the last record stored, 0 for a new topic; see `Store.claim`.
@@ -243,7 +251,9 @@ def _write(
             key,
         ).fetchone()
         for collection, rows in part.rows.items():
-            fresh = [row for row in rows if row[0] >= stored_to]
+            fresh = rows
+            if new_part(stored_to, first=rows[0][0], last=rows[-1][0]) is not New.ALL:
+                fresh = [row for row in rows if row[0] >= stored_to]
             _insert(connection, collection, partition.number, fresh, known, learned)
         _fold(account, part, stored_to)
         connection.execute(

@@ -19,14 +19,17 @@ from matchday.clock import Clock
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError
 from matchday.ports import LinkState, Partition, PartitionWrite, Refusal, Row
+from matchday.protocols.cells import Piece, pieces
+from matchday.protocols.lanes import Refused
 from matchday.store.documents import COLLECTIONS
-from matchday.store.mongo_cells import Piece, document_id, pieces, session_id
+from matchday.store.mongo_cells import document_id, session_id
 from matchday.store.mongo_errors import DOCUMENT_CODES, UNSENDABLE, is_of_no_document, refusal_of
-from matchday.store.mongo_fence import Inserts, Lane, Refused
+from matchday.store.mongo_fence import Inserts, Lane
 from matchday.store.mongo_layout import STAND_ALONE, Layout
 from matchday.store.mongo_ledger import Ledger, Part
 from matchday.store.mongo_link import MongoLink
 from matchday.store.mongo_query import MongoQuery
+from matchday.store.mongo_server import ServerSettings
 from matchday.store.mongo_streams import Streams, StreamSlot
 
 __all__ = ["MongoQuery", "MongoStore"]
@@ -107,7 +110,13 @@ class MongoStore:
                 wrong.append(STAND_ALONE)
         except ConfigError as error:
             wrong.append(str(error))
-        return wrong
+        return wrong + ServerSettings(self._link).problems()
+
+    def risks(self) -> list[str]:
+        """Tell what is lost with a machine; see `Store.risks`."""
+        server = ServerSettings(self._link)
+        server.problems()
+        return server.risks() + sorted(set(server.unasked))
 
     def claim(self, partition: Partition, topic_id: str) -> int | None:
         """Take over a partition; gives None, see the class and `Store.claim`.
@@ -153,7 +162,7 @@ class MongoStore:
             # longer than its retry log lives: look up before the next send.
             for write in writes:
                 for lane in self._claims[write.partition].lanes.values():
-                    lane.sure_from = None
+                    lane.doubt.interrupted()
             raise
         return refusals
 

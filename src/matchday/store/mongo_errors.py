@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 from bson.errors import BSONError
 from pymongo.errors import (
@@ -22,7 +23,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from matchday.errors import ConfigError, MatchdayError, UnavailableError
+from matchday.errors import ConfigError, DeniedError, MatchdayError, UnavailableError
 from matchday.store.documents import DOCUMENT_BYTES_MAX, bson_bytes
 
 TRANSACTION_TOO_OLD: Final = 225
@@ -65,18 +66,20 @@ TRANSIENT_CODES: Final = frozenset(
 )
 """The same command may well succeed later; nothing about its documents is wrong."""
 
-CONFIG_CODES: Final = frozenset(
+AUTHENTICATION_FAILED: Final = 18
+UNAUTHORIZED: Final = 13
+DENIED_CODES: Final = frozenset(
     {
-        13,  # Unauthorized
-        18,  # AuthenticationFailed
+        UNAUTHORIZED,
+        AUTHENTICATION_FAILED,
         334,  # MechanismUnavailable
         8000,  # AtlasError, its form of a wrong password
     }
 )
-"""A person has to change something."""
+"""A person has to change something, here or in the server."""
 
 _NO_DOCUMENT_CODES: Final = (
-    TRANSIENT_CODES | CONFIG_CODES | {TRANSACTION_TOO_OLD, HISTORY_INCOMPLETE, ILLEGAL_OPERATION}
+    TRANSIENT_CODES | DENIED_CODES | {TRANSACTION_TOO_OLD, HISTORY_INCOMPLETE, ILLEGAL_OPERATION}
 )
 
 DOCUMENT_CODES: Final = frozenset(
@@ -121,13 +124,14 @@ def translate(error: PyMongoError, *, action: str, address: str, url: str) -> Ma
         error: What the driver raised.
         action: What was done, such as "writing sensors".
         address: The server's address, without secrets.
-        url: The connection string, of which no user or password may show.
+        url: The connection string, of which no password may show, and the user only where
+            the server refuses it.
     """
     text = f"{action} at {address}: {reason_of(error, url=url)}"
     if isinstance(error, ConfigurationError | InvalidName):
         return ConfigError(text)
-    if isinstance(error, OperationFailure) and error.code in CONFIG_CODES:
-        return ConfigError(f"{text}; check user, password and roles in store.url")
+    if isinstance(error, OperationFailure) and error.code in DENIED_CODES:
+        return DeniedError(f"{action} at {address}: {_denial(error, url)}")
     if isinstance(error, DuplicateKeyError):
         return UnavailableError(f"{text}; another process was quicker")
     return UnavailableError(text)
@@ -166,6 +170,32 @@ def refusal_of(document: Mapping[str, Any], error: Exception) -> str:
         f"document of {size} bytes: its bucket, which repeats it as minimum and maximum, above"
         f" {DOCUMENT_BYTES_MAX}"
     )
+
+
+def _denial(error: OperationFailure, url: str) -> str:
+    """Tell who was refused what, and what to do about it."""
+    user = user_of(url)
+    who = f"user {user!r}" if user else "nobody, for store.url has no login,"
+    # Behind it comes the whole command, documents and all.
+    said = reason_of(error).split(" to execute command ")[0]
+    for secret in _passwords(url):
+        said = said.replace(secret, "***")
+    if error.code == UNAUTHORIZED:
+        return f"{who} lacks the right: {said}; `matchday setup` grants what is needed"
+    return f"{who} is refused: {said}; check user and password in store.url"
+
+
+def _passwords(url: str) -> list[str]:
+    """Give the password of a connection string as it stands there and decoded."""
+    found = _USER_INFO.search(url)
+    password = found[1].partition(":")[2] if found is not None else ""
+    return [word for word in (password, unquote(password)) if word]
+
+
+def user_of(url: str) -> str:
+    """Give the user that a connection string names, empty for none."""
+    found = _USER_INFO.search(url)
+    return unquote(found[1].partition(":")[0]) if found is not None else ""
 
 
 def _without_secrets(text: str, url: str) -> str:

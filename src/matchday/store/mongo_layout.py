@@ -29,6 +29,7 @@ from matchday.store.mongo_link import Document, MongoLink, session_of
 PROBE: Final = "matchday_probe"
 PROBE_KEPT_S: Final = 3600
 WIRE_VERSION_MIN: Final = 13
+_PLAIN_INDEX: Final = frozenset({"key", "name", "ns", "v"})
 BUCKETS: Final = "system.buckets."
 
 STAND_ALONE: Final = (
@@ -59,7 +60,7 @@ class Layout:
         """
         with self._link.translated("preparing collections"):
             self._check_version()
-            existing = self._found()
+            existing = self._link.found()
             for layout in COLLECTIONS.values():
                 if layout.name not in existing:
                     self._link.create(layout.name, _options(layout))
@@ -77,17 +78,14 @@ class Layout:
         """
         wrong: list[str] = []
         with self._link.translated("checking collections"):
-            existing = self._found()
+            existing = self._link.found()
             for layout in COLLECTIONS.values():
                 found = existing.get(layout.name)
                 if found is None:
                     wrong.append(f"collection {layout.name} is missing")
                     continue
                 wrong += _differences(layout, found)
-                present = [
-                    list(index["key"].items())
-                    for index in self._link.database[layout.name].list_indexes()
-                ]
+                present = self._indexed(layout)
                 wrong += [
                     f"collection {layout.name} has no index on {', '.join(dict(wanted))}"
                     for wanted in _indexes(layout)
@@ -129,7 +127,8 @@ class Layout:
         """
         series = {"timeField": "at", "metaField": "probe"}
         with self._link.translated("probing the retry log"):
-            self._link.create(PROBE, {"timeseries": series, "expireAfterSeconds": PROBE_KEPT_S})
+            if PROBE not in self._link.found():
+                self._link.create(PROBE, {"timeseries": series, "expireAfterSeconds": PROBE_KEPT_S})
             probe = uuid4()
             session = session_of(self._link.client, probe)
             try:
@@ -180,13 +179,22 @@ class Layout:
                 " time-series collections"
             )
 
-    def _found(self) -> dict[str, Document]:
-        return {one["name"]: dict(one) for one in self._link.database.list_collections()}
+    def _indexed(self, layout: Collection, *, plain: bool = False) -> list[list[tuple[str, int]]]:
+        """Ask which fields are indexed; `plain` leaves out indexes with options of their own."""
+        return [
+            list(index["key"].items())
+            for index in self._link.database[layout.name].list_indexes()
+            if not plain or index.keys() <= _PLAIN_INDEX
+        ]
 
     def _create_indexes(self, layout: Collection) -> None:
+        present = self._indexed(layout, plain=True)
+        lacking = [fields for fields in _indexes(layout) if fields not in present]
+        if not lacking:
+            return  # where everything is there no right to make it is needed
         try:
             self._link.database[layout.name].create_indexes(
-                [IndexModel(fields) for fields in _indexes(layout)]
+                [IndexModel(fields) for fields in lacking]
             )
         except OperationFailure as error:
             if error.code not in INDEX_CONFLICTS:

@@ -25,6 +25,7 @@ from matchday.clock import Clock
 from matchday.domain.account import Counts
 from matchday.errors import UnavailableError
 from matchday.ports import PartitionWrite
+from matchday.protocols.positions import New, new_part
 from matchday.store.documents import EPOCH
 from matchday.store.mongo_errors import DUPLICATE_KEY, is_transient
 from matchday.store.mongo_link import Document, MongoLink
@@ -198,8 +199,9 @@ class Ledger:
         for part, whole in shares:
             known = folded.get(part.key)
             share: Share | None = whole
-            if known is not None and known >= whole.first:
-                share = part.share_above(known, source) if known < whole.last else None
+            new = new_part(0 if known is None else known + 1, first=whole.first, last=whole.last)
+            if new is not New.ALL:
+                share = part.share_above(known or 0, source) if new is New.REST else None
             if share is None:
                 continue
             query[f"folded.{part.key}"] = {"$exists": False} if known is None else known

@@ -84,7 +84,7 @@ class MongoLink:
         """Turn the driver's errors into ours and note whether the server answered.
 
         Raises:
-            ConfigError: Login or rights are wrong.
+            DeniedError: Login or rights are refused.
             UnavailableError: Anything else; the fate of a write is unknown.
         """
         try:
@@ -125,8 +125,16 @@ class MongoLink:
         with self._lock:
             return self._state
 
+    def found(self) -> dict[str, Document]:
+        """Ask for the collections by name, with type, options and identity."""
+        return {one["name"]: dict(one) for one in self.database.list_collections()}
+
     def create(self, name: str, options: Document) -> None:
-        """Create a collection unless it exists; its options are then whatever they are."""
+        """Create a collection unless it exists; its options are then whatever they are.
+
+        Asking first would not do: another process may be quicker. Where the login may not
+        create anything, ask all the same: it is refused before the server looks.
+        """
         try:
             self.database.create_collection(name, check_exists=False, **options)
         except OperationFailure as error:

@@ -24,6 +24,7 @@ from matchday.store.mongo_cells import SLOTS
 from matchday.store.mongo_link import Document, MongoLink
 
 INTERNAL: Final = "matchday"
+INDEX: Final = "topic_slot"
 FORMAT_VERSION: Final = 1
 SLOTS_LATER: Final = 4096
 ATTEMPTS_MAX: Final = 20
@@ -62,13 +63,15 @@ class Streams:
             UnavailableError: The server does not answer.
         """
         with self._link.translated("preparing the store's format"):
-            self._link.create(INTERNAL, {})
-            self._collection.create_index(
-                [("topic", ASCENDING), ("slot", ASCENDING)],
-                name="topic_slot",
-                unique=True,
-                partialFilterExpression={"slot": {"$exists": True}},
-            )
+            if INTERNAL not in self._link.found():
+                self._link.create(INTERNAL, {})
+            if INDEX not in self._collection.index_information():
+                self._collection.create_index(
+                    [("topic", ASCENDING), ("slot", ASCENDING)],
+                    name=INDEX,
+                    unique=True,
+                    partialFilterExpression={"slot": {"$exists": True}},
+                )
             self._collection.update_one(
                 {"_id": "format"}, {"$setOnInsert": {"version": FORMAT_VERSION}}, upsert=True
             )

@@ -1,18 +1,10 @@
 """The stage persist: everything the stream carries goes to the store, each record once.
 
-Owns the loop, membership in the group `matchday-persist`, retries, and the order of
-confirmation. Does not own what a record becomes (`batch`, `documents`) nor how the store
-tells a repeated record (its own promise).
+Carries out the protocol of `protocols.confirming`: mark, claim, write, confirm. Owns how each
+step is done, the pauses between tries and what is told of it. Does not own what a record
+becomes (`batch`, `documents`) nor how the store tells a repeated record (its own promise).
 
-Order of confirmation, and what a crash between two steps leaves behind:
-
-1. The store takes a batch. Crash: the same records come again, the store skips them.
-2. Where records were in no known form or the store refused rows, their dead letters and the
-   group's bookmarks are committed to the stream in one transaction; otherwise the bookmarks
-   alone. Crash before: the records come again, the store skips what it has and names the
-   refused rows again, so the dead letters are made again. Crash after: both are there.
-
-So a dead letter is written exactly once, because it moves together with the bookmark. That
+A dead letter is written exactly once, because it moves together with the bookmark. That
 holds only if reading starts at the stream's bookmark even where the store is ahead of it;
 where the store is behind (its file was lost or restored), reading starts there.
 """
@@ -49,9 +41,9 @@ from matchday.ports import (
     Store,
     Stream,
 )
+from matchday.protocols.confirming import Confirming, Do
 from matchday.store.batch import Batch
 from matchday.store.policy import PersistPolicy
-from matchday.store.positions import Positions
 
 __all__ = ["GROUP", "TOPICS", "Persist", "PersistPolicy"]
 
@@ -60,6 +52,10 @@ TOPICS: Final = (Topic.ANALYTICS, Topic.RESULTS, Topic.DEAD_LETTERS, Topic.LEDGE
 POLL_S_MAX: Final = 0.25
 POLL_RECORDS_MAX: Final = 2000
 LAG_REFRESH_S: Final = 0.5
+# What comes is noticed by reading it; asking for the ends is half of what idling costs.
+LAG_IDLE_REFRESH_S: Final = 5.0
+
+_ASKS_STORE: Final = frozenset({Do.CLAIM, Do.WRITE})
 
 
 class Persist:
@@ -92,17 +88,16 @@ class Persist:
         self._clock = clock
         self._rng = rng
         self._batch = Batch()
-        self._positions = Positions()
+        self._letters: list[Record] = []
+        self._protocol = Confirming()
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
-        self._is_in_doubt = False
-        self._must_rejoin = False
         self._is_paused = False
-        self._to_commit: dict[Partition, Bookmark] = {}
         self._expired: dict[Partition, int] = {}
         self._stop_deadline_s: float | None = None
         self._last_write_s = float("-inf")
         self._lag_seen_s = float("-inf")
+        self._is_lag_asked = False
         self._lag: int | None = None
 
     # --- for other threads ------------------------------------------------------------------
@@ -110,13 +105,16 @@ class Persist:
     def lag(self) -> int | None:
         """Give how many offsets were not stored yet at the last look, about 0.5 s ago.
 
-        None before the first assignment, and while the stream does not answer.
+        While nothing comes and nothing is owed, it looks every 5 s. None before the first
+        assignment, and while the stream does not answer.
         """
         return self._lag
 
     def is_caught_up(self) -> bool:
-        """Tell whether everything in the stream was stored at the last look."""
-        return self._lag == 0
+        """Tell whether everything in the stream was stored 0.5 s ago; no, where it must look."""
+        is_fresh = self._clock.monotonic_s() < self._lag_seen_s + LAG_REFRESH_S
+        self._is_lag_asked = not is_fresh
+        return is_fresh and self._lag == 0
 
     def expired_count(self) -> dict[Partition, int]:
         """Give, by partition, how many offsets this run found deleted before they were stored."""
@@ -145,7 +143,7 @@ class Persist:
                     # Of the stream: its own link tells of it. The same call is made again.
                     if isinstance(error, FencedError):
                         emit(OwnershipLost(stage="persist", detail=str(error)))
-                        self._must_rejoin = True
+                        self._protocol.refused()
                     self._lag = None
                     failures += 1
                     self._clock.wait(stop, self._pause_s(failures))
@@ -154,9 +152,10 @@ class Persist:
             self._leave()
 
     def _step(self, stop: threading.Event) -> None:
-        if self._must_rejoin:
+        if self._protocol.do(()) is Do.JOIN:
             self._leave()
         consumer = self._joined()
+        self._resume(consumer)
         linger_s = self._policy.batch_linger_s
         due_in_s = self._last_write_s + linger_s - self._clock.monotonic_s()
         room = self._policy.batch_records_max - self._batch.records_count
@@ -173,90 +172,106 @@ class Persist:
         )
         if self._batch and is_due:
             self._flush(stop)
-        elif self._to_commit and not self._batch:
-            self._commit([])
+        elif not self._batch and self._protocol.do(()) is Do.CONFIRM:
+            self._confirm()
         self._look_at_lag(consumer, is_idle=not records)
 
     def _joined(self) -> Consumer:
         if self._consumer is None:
-            if self._is_in_doubt:
+            if self._protocol.is_in_doubt:
                 # Only a new producer settles the fate of the last commit, and with it the
                 # bookmarks that the assignment will show.
                 self._producer = self._stream.producer(self._producer_name)
-                self._is_in_doubt = False
+                self._protocol.settled()
             self._consumer = self._stream.consumer(GROUP, TOPICS, self)
+            self._protocol.joined()
         return self._consumer
 
     def _flush(self, stop: threading.Event) -> None:
         """Write the batch in hand and confirm it, however long the store is away."""
-        self._mark_beginnings()
         failures = 0
-        while self._batch and not self._must_rejoin:
+        while (do := self._due()) not in (Do.READ, Do.JOIN):
             try:
-                letters = self._write()
-            except FencedError:
-                raise
+                self._go_on(do)
             except UnavailableError as error:
+                if isinstance(error, FencedError) or do not in _ASKS_STORE:
+                    raise
                 failures += 1
                 if failures == 1:
                     emit(LinkLost(link="store", detail=str(error)))
                 if not self._wait_for_store(self._pause_s(failures), stop):
                     return
             else:
-                self._commit(letters)
-        if failures:
-            emit(LinkRestored(link="store", detail=self._store.link().detail))
-        if self._is_paused and self._consumer is not None:
-            self._is_paused = False
-            self._consumer.resume()
+                if failures and do in _ASKS_STORE:
+                    failures = 0
+                    emit(LinkRestored(link="store", detail=self._store.link().detail))
+        if self._consumer is not None:
+            self._resume(self._consumer)
+
+    def _due(self) -> Do:
+        return self._protocol.do(self._batch.partitions())
+
+    def _go_on(self, do: Do) -> None:
+        """Do one step of the way of the batch in hand.
+
+        Raises:
+            UnavailableError: The store or the stream did not answer.
+        """
+        if do is Do.MARK:
+            self._mark_beginnings()
+        elif do is Do.CLAIM:
+            for partition in self._protocol.positions.unclaimed():
+                claim = self._store.claim(partition, self._stream.topic_id(partition.topic))
+                self._protocol.claimed(partition, claim)
+        elif do is Do.WRITE:
+            self._write()
+        else:
+            self._confirm()
 
     def _mark_beginnings(self) -> None:
         """Commit where the group begins in partitions that it never had."""
-        fresh = self._positions.without_bookmark(self._batch.partitions())
-        if fresh and self._consumer is not None:
-            self._consumer.commit(
-                {partition: Bookmark(self._batch.first_offset(partition)) for partition in fresh}
-            )
-            self._positions.note_bookmarks(fresh)
+        fresh = self._protocol.positions.without_bookmark(self._batch.partitions())
+        assert self._consumer is not None
+        self._consumer.commit(
+            {partition: Bookmark(self._batch.first_offset(partition)) for partition in fresh}
+        )
+        self._protocol.marked(fresh)
 
-    def _write(self) -> list[Record]:
-        """Send the batch in hand to the store; give the dead letters due for it."""
-        for partition in self._positions.unclaimed():
-            claim = self._store.claim(partition, self._stream.topic_id(partition.topic))
-            if not self._positions.note_claim(partition, claim):
-                # The store came back from an older copy: read again from where it stands.
-                self._must_rejoin = True
-        if self._must_rejoin:
-            return []
+    def _write(self) -> None:
+        """Send the batch in hand to the store, and make the dead letters due for it."""
         self._last_write_s = self._clock.monotonic_s()
         refusals = self._store.write(self._batch.writes())
         batch, self._batch = self._batch, Batch()
-        bookmarks = batch.bookmarks()
-        self._to_commit.update(bookmarks)
-        self._positions.note_stored(bookmarks)
+        self._letters = batch.dead_letters(refusals)
+        self._protocol.stored(batch.bookmarks(), owes_letters=bool(self._letters))
         _report(batch, refusals)
-        return batch.dead_letters(refusals)
 
-    def _commit(self, letters: Sequence[Record]) -> None:
-        """Confirm what the store took: dead letters and bookmarks in one transaction."""
-        if self._consumer is None or self._must_rejoin or not self._to_commit:
-            return
-        if not letters:
-            # When the stream does not answer, the bookmarks go with the next ones.
-            self._consumer.commit(self._to_commit)
-            self._to_commit = {}
-            return
+    def _confirm(self) -> None:
+        """Confirm what the store took: bookmarks, with dead letters in one transaction."""
+        consumer, owed = self._consumer, self._protocol.owed
+        assert consumer is not None
         try:
-            if self._producer is None:
-                self._producer = self._stream.producer(self._producer_name)
-            self._producer.commit(
-                {Topic.DEAD_LETTERS: letters}, consumer=self._consumer, bookmarks=self._to_commit
-            )
-        except UnavailableError:
-            # The letters exist nowhere else: go back to what is confirmed and make them again.
-            self._must_rejoin = self._is_in_doubt = True
+            if not self._letters:
+                consumer.commit(owed)
+            else:
+                if self._producer is None:
+                    self._producer = self._stream.producer(self._producer_name)
+                self._producer.commit(
+                    {Topic.DEAD_LETTERS: self._letters}, consumer=consumer, bookmarks=owed
+                )
+        except FencedError:
+            self._protocol.refused()
             raise
-        self._to_commit = {}
+        except UnavailableError:
+            self._protocol.unanswered()
+            raise
+        self._protocol.confirmed()
+        self._letters = []
+
+    def _resume(self, consumer: Consumer) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            consumer.resume()
 
     def _wait_for_store(self, pause_s: float, stop: threading.Event) -> bool:
         """Pause, keeping the membership alive; tell whether to try the store again."""
@@ -283,29 +298,29 @@ class Persist:
     def _finish(self, stop: threading.Event) -> None:
         """Write and confirm what is in hand; where that cannot be done it comes again."""
         with suppress(UnavailableError):
-            if self._batch:
-                self._flush(stop)
-            self._commit([])
+            self._flush(stop)
 
     def _leave(self) -> None:
         """Drop what is in hand and give up group and producer; `_step` joins again."""
         self._batch = Batch()
-        self._to_commit = {}
-        self._must_rejoin = self._is_paused = False
+        self._letters = []
+        self._is_paused = False
         self._lag = None
+        self._protocol.left()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.close()
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close()
-        self._positions = Positions()
 
     def _look_at_lag(self, consumer: Consumer, *, is_idle: bool) -> None:
         now_s = self._clock.monotonic_s()
-        is_stale = now_s >= self._lag_seen_s + LAG_REFRESH_S or (is_idle and self._lag != 0)
-        if self._positions and is_stale:
-            self._lag = self._positions.lag(consumer.ends())
+        is_at_rest = is_idle and self._lag == 0 and not self._is_lag_asked
+        refresh_s = LAG_IDLE_REFRESH_S if is_at_rest else LAG_REFRESH_S
+        is_stale = now_s >= self._lag_seen_s + refresh_s or (is_idle and self._lag != 0)
+        if self._protocol.positions and is_stale:
+            self._lag = self._protocol.positions.lag(consumer.ends())
             self._lag_seen_s = now_s
 
     def _pause_s(self, failures: int) -> float:
@@ -329,7 +344,7 @@ class Persist:
             with suppress(UnavailableError):
                 claim = self._store.claim(partition, self._stream.topic_id(partition.topic))
                 is_claimed = True
-            starts[partition] = self._positions.take(
+            starts[partition] = self._protocol.assigned(
                 partition, bookmark, claim=claim, is_claimed=is_claimed
             )
         return starts
@@ -338,10 +353,10 @@ class Persist:
         """Write and confirm what is in hand, once, then let go; see `Assignee.revoked`."""
         if self._batch.partitions() & set(partitions):
             try:
-                self._mark_beginnings()
-                self._commit(self._write())
+                while (do := self._due()) not in (Do.READ, Do.JOIN):
+                    self._go_on(do)
             except FencedError:
-                self._must_rejoin = True
+                self._protocol.refused()
             except UnavailableError as error:
                 # What the store did not take comes to the next owner, who has our bookmark.
                 emit(OwnershipLost(stage="persist", detail=str(error)))
@@ -350,9 +365,7 @@ class Persist:
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Drop what is in hand of partitions that are somebody else's; see `Assignee.lost`."""
         self._batch.drop(partitions)
-        self._positions.forget(partitions)
-        for partition in partitions:
-            self._to_commit.pop(partition, None)
+        self._protocol.gone(partitions)
 
     def expired(self, partition: Partition, wanted: int, first: int) -> None:
         """Count what retention deleted before it was stored; see `Assignee.expired`.
@@ -361,7 +374,7 @@ class Persist:
         account by partition, as source `expired:<topic>/<partition>`. It is in offsets: where
         the stream's transactions take offsets of their own it is an upper bound.
         """
-        count = self._positions.lost_between(partition, wanted, first)
+        count = self._protocol.positions.lost_between(partition, wanted, first)
         if count == 0:
             return
         self._expired = {**self._expired, partition: self._expired.get(partition, 0) + count}
