@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis_scenario import PLAN, records_of
@@ -37,6 +37,8 @@ def with_restarts(records: list[StreamRecord], commits: list[int]) -> list[Findi
     seed=st.integers(0, 2**32),
     cuts=st.lists(st.integers(1, 1399), min_size=1, max_size=12, unique=True),
 )
+# A path that, after a silence, began with readings the uninterrupted run had found late.
+@example(seed=5329851, cuts=[175, 1, 496])
 def test_restarts_at_any_points_give_the_findings_of_no_restart(seed: int, cuts: list[int]) -> None:
     records = records_of(seed, 1400)
     assert with_restarts(records, sorted(cuts)) == uninterrupted(records)

@@ -6,7 +6,7 @@ import pytest
 
 from matchday.analysis.policy import AnalysisPolicy
 from matchday.analysis.rolling import Moments, WindowStatistics
-from matchday.analysis.windows import NEVER_MS
+from matchday.analysis.windows import FORGET_RECORDS, NEVER_MS
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Scalar
 from matchday.errors import ConfigError
@@ -123,8 +123,24 @@ def test_long_silent_track_is_forgotten_and_holds_nothing_back() -> None:
     feeder.feed(0, source="b")
     assert feeder.rewind() == 0
     feeder.stream_ms += 300_000
-    feeder.feed(300_000, source="b")
+    for number in range(FORGET_RECORDS):
+        feeder.feed(300_000 + number, source="b")
+    feeder.stream_ms += 30_000
+    feeder.feed(400_000, source="b")
     assert feeder.rewind() == feeder.offset - 1
+
+
+def test_jump_of_the_streams_clock_opens_no_window_anew() -> None:
+    feeder = Feeder()
+    findings = [*feeder.feed(1_000, source="a"), *feeder.feed(1_000, source="b")]
+    feeder.stream_ms += 24 * HOUR_MS
+    for t in range(2_000, 30_000, 1_000):
+        findings += [*feeder.feed(t, source="a"), *feeder.feed(t, source="b")]
+    feeder.stream_ms -= 24 * HOUR_MS
+    for t in range(30_000, 60_000, 1_000):
+        findings += [*feeder.feed(t, source="a"), *feeder.feed(t, source="b")]
+    found = [(one.sensor, one.span_start_ms) for one in findings]
+    assert len(found) == len(set(found)) == 10
 
 
 def test_rewind_is_the_first_reading_of_the_oldest_open_window() -> None:

@@ -6,7 +6,15 @@ once, when the watermark reaches its end; for a track that went silent, when the
 record times are `idle_s` past both the track's last record and the window's end. Readings
 for a closed window are late: counted, in no window.
 
-State is bounded: a track silent for `forget_s` of stream time is dropped with its watermark.
+What was *not* taken has a past too: a reading was late because of a higher time before it,
+a silent track was left open because of one. Who begins to read between that cause and its
+effect decides otherwise, which is harmless as long as it changes nothing that is still
+held. Where it might, the lane notes a *need*: the offset of the cause, and until when.
+
+State is bounded: a track silent for `forget_s` of stream time and for `FORGET_RECORDS` records
+of others is dropped with its watermark. Time alone would not do: where the stream's clock jumps
+ahead, tracks that speak all the time would be dropped too, and would then open windows anew that
+were closed and emitted a moment before.
 A source whose clock stands still keeps its window open, and so its rewind, until it moves.
 """
 
@@ -21,6 +29,10 @@ from matchday.analysis.analyser import Track
 A = TypeVar("A")
 
 NEVER_MS = 1 << 62
+FORGET_RECORDS = 1_000
+"""Records of other tracks after which a silent one can be dropped; so many tracks more may be
+kept in a partition."""
+
 _NO_TIME_MS = -(1 << 62)
 
 
@@ -50,11 +62,13 @@ class Lane(Generic[A]):
 
     track: Track
     seen_ms: int
+    seen_count: int = 0
     high_ms: int = _NO_TIME_MS
     high_offset: int = -1
     floor_ms: int = _NO_TIME_MS
     floor_offset: int = -1
     next_end_ms: int = NEVER_MS
+    needs: dict[int, int] = field(default_factory=dict)
     open: dict[int, dict[str, Held[A]]] = field(default_factory=dict)
 
 
@@ -85,6 +99,7 @@ class Windows(Generic[A]):
         self._make = make
         self._lanes: dict[Track, Lane[A]] = {}
         self._late: dict[str, int] = {}
+        self._count = 0
         self.deadline_ms = NEVER_MS
 
     def lane(self, track: Track, *, stream_ms: int) -> Lane[A]:
@@ -93,6 +108,8 @@ class Windows(Generic[A]):
         if lane is None:
             lane = self._lanes[track] = Lane(track, stream_ms)
         lane.seen_ms = stream_ms
+        self._count += 1
+        lane.seen_count = self._count
         # A lower bound is enough: `pass_time` looks closer when it is reached.
         if stream_ms + self._idle_ms < self.deadline_ms:
             self.deadline_ms = stream_ms + self._idle_ms
@@ -105,6 +122,35 @@ class Windows(Generic[A]):
             start_ms + self._width_ms <= lane.high_ms - self._lateness_ms
             or start_ms < lane.floor_ms
         )
+
+    def closed_ms(self, lane: Lane[A]) -> int:
+        """Give the event time before which every reading is late."""
+        watermark_ms = lane.high_ms - self._lateness_ms
+        return max(watermark_ms - watermark_ms % self._width_ms, lane.floor_ms)
+
+    def closer(self, lane: Lane[A]) -> int:
+        """Give the offset of the reading by which `closed_ms` stands, until a higher time comes."""
+        is_silenced = lane.floor_ms > lane.high_ms - self._lateness_ms
+        return lane.floor_offset if is_silenced else lane.high_offset
+
+    def need(self, lane: Lane[A], *, until_ms: int, offset: int) -> None:
+        """Note that readings before `until_ms` mean the same only with the one at `offset`.
+
+        To one who begins to read behind it they may be another path, late, or not late. The
+        need ends by itself when every reading before `until_ms` is late.
+        """
+        closed_ms = self.closed_ms(lane)
+        if until_ms <= closed_ms:
+            return
+        needs = {end_ms: known for end_ms, known in lane.needs.items() if end_ms > closed_ms}
+        needs[until_ms] = min(offset, needs.get(until_ms, offset))
+        lane.needs = needs
+
+    def since(self, lane: Lane[A], t_ms: int, *, offset: int) -> int:
+        """Give the lowest offset that the meaning of the reading of `t_ms` depends on."""
+        if not lane.needs:
+            return offset
+        return min([offset, *(known for end_ms, known in lane.needs.items() if end_ms > t_ms)])
 
     def count_late(self, lane: Lane[A]) -> None:
         """Count one reading of the lane's source as late."""
@@ -142,13 +188,19 @@ class Windows(Generic[A]):
         return self._close(lane, watermark_ms)
 
     def pass_time(
-        self, stream_ms: int, *, before: Callable[[Lane[A]], None] | None = None
+        self,
+        stream_ms: int,
+        *,
+        before: Callable[[Lane[A]], None] | None = None,
+        spared: Callable[[Lane[A]], None] | None = None,
     ) -> tuple[list[Closed[A]], list[Track]]:
         """Close the windows of silent tracks and forget the long silent ones.
 
         Args:
             stream_ms: Record time of the record about to be fed.
             before: Called with each lane about to be closed, to settle its last totals.
+            spared: Called with each silent lane that is left open only for its highest
+                time: all that is held of it depends on `high_offset` from now on.
 
         Returns:
             The closed windows in order of end and track, and the tracks forgotten.
@@ -168,10 +220,16 @@ class Windows(Generic[A]):
                 if end_ms > lane.floor_ms:
                     lane.floor_ms, lane.floor_offset = end_ms, lane.high_offset
             if stream_ms >= quiet_ms + self._forget_ms:
-                forgotten.append(lane.track)
+                if self._count - lane.seen_count >= FORGET_RECORDS:
+                    forgotten.append(lane.track)
+                else:
+                    self.deadline_ms = min(self.deadline_ms, stream_ms + self._idle_ms)
                 continue
-            wait_ms = self._forget_ms if self._is_settled(lane) else self._idle_ms
-            self.deadline_ms = min(self.deadline_ms, quiet_ms + wait_ms)
+            self.deadline_ms = min(self.deadline_ms, self._next_ms(lane, stream_ms, quiet_ms))
+            if self._is_spared(lane, stream_ms):
+                self.need(lane, until_ms=quiet_ms, offset=lane.high_offset)
+                if spared is not None:
+                    spared(lane)
         for track in forgotten:
             del self._lanes[track]
         closed.sort(key=_order)
@@ -214,10 +272,23 @@ class Windows(Generic[A]):
         # A floor set by silence holds until the watermark says the same by itself.
         if lane.floor_ms > lane.high_ms - self._lateness_ms:
             since = min(since, lane.floor_offset)
+        if lane.needs:
+            since = self.since(lane, self.closed_ms(lane), offset=since)
         for subjects in lane.open.values():
             for held in subjects.values():
                 since = min(since, held.since)
         return since
+
+    def _next_ms(self, lane: Lane[A], stream_ms: int, quiet_ms: int) -> int:
+        if self._is_settled(lane):
+            return quiet_ms + self._forget_ms
+        silent_ms = lane.seen_ms + self._idle_ms
+        return silent_ms if stream_ms < silent_ms else quiet_ms + self._idle_ms
+
+    def _is_spared(self, lane: Lane[A], stream_ms: int) -> bool:
+        # One who has not read the highest time might close the lane here.
+        is_silent = stream_ms >= lane.seen_ms + self._idle_ms
+        return is_silent and not self._is_settled(lane)
 
     def _end_of(self, t_ms: int) -> int:
         return t_ms - t_ms % self._width_ms + self._width_ms
