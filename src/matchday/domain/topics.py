@@ -6,7 +6,8 @@ how long it keeps its records: both stream implementations create and check topi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
@@ -105,6 +106,24 @@ PLANS: dict[Topic, TopicPlan] = {
         ),
     )
 }
+
+
+def planned(
+    *,
+    partitions: Mapping[Topic, int] | None = None,
+    retention_ms: Mapping[Topic, int] | None = None,
+) -> dict[Topic, TopicPlan]:
+    """Give the plan of every topic, with what an installation wants otherwise."""
+    partitions, retention_ms = partitions or {}, retention_ms or {}
+    return {
+        topic: replace(
+            plan,
+            partitions=partitions.get(topic, plan.partitions),
+            retention_ms=retention_ms.get(topic, plan.retention_ms),
+        )
+        for topic, plan in PLANS.items()
+    }
+
 
 NATIVE_ROOT = "matchday"
 

@@ -11,7 +11,7 @@ from matchday.analysis.worker import Analysis, WorkerPolicy
 from matchday.clock import Clock
 from matchday.config import Settings
 from matchday.ports import Stream
-from matchday.services.health import DEFAULT_PORTS, Health
+from matchday.services.health import health_of
 from matchday.services.lifecycle import Role, Service
 from matchday.services.links import Prepared, claim_folder, is_embedded, open_stream
 from matchday.services.stages import read_venues
@@ -61,8 +61,7 @@ def build_analysis(settings: Settings, *, clock: Clock) -> Service:
     stream = open_stream(settings, clock=clock)
     worker = build_worker(settings, stream, clock=clock, rng=rng)
     prepared = Prepared(stream.prepare, clock=clock, rng=rng)
-    port = DEFAULT_PORTS["analysis"] if settings.health.port is None else settings.health.port
-    health = Health(lambda: [stream.link()], host=settings.bind, port=port)
+    health = health_of(settings, "analysis", lambda: [stream.link()])
 
     def close() -> None:
         stream.close()

@@ -1,16 +1,25 @@
-"""`/livez`, `/readyz` and `/metrics` of services that have no page of their own."""
+"""`/livez`, `/readyz` and `/metrics` of services that have no page of their own.
+
+On loopback they answer everybody. Beyond it (`health.bind`) what is up, and the metrics, are
+for those who send the page's token.
+"""
 
 from __future__ import annotations
 
+import hmac
 import json
+import selectors
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from matchday.config import LOOPBACK, Settings
 from matchday.domain.instants import iso_from_ms
 from matchday.errors import MatchdayError
 from matchday.observe import metrics
 from matchday.ports import LinkState
+from matchday.services.links import read_token
 
 DEFAULT_PORTS = {"sensor": 9101, "server": 9102, "analysis": 9103, "alert": 9104}
 REQUEST_TIMEOUT_S = 5.0
@@ -29,6 +38,23 @@ def link_rows(links: Sequence[LinkState]) -> list[dict[str, object]]:
     ]
 
 
+def health_of(settings: Settings, service: str, links: Callable[[], Sequence[LinkState]]) -> Health:
+    """Give the health port of a service as the settings say.
+
+    Raises:
+        MatchdayError: The port is in use.
+        ConfigError: It shall listen beyond loopback and the token cannot be read.
+    """
+    health = settings.health
+    is_open = health.bind in LOOPBACK
+    return Health(
+        links,
+        host=health.bind,
+        port=DEFAULT_PORTS[service] if health.port is None else health.port,
+        token=None if is_open else read_token(settings.http.token_file),
+    )
+
+
 class Health:
     """Answers health questions on a port of its own, as a role of a service.
 
@@ -36,14 +62,28 @@ class Health:
         links: Gives the state of every link.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
+        token: Who does not send it as `Authorization: Bearer` learns only whether the service
+            lives and is ready; None lets everybody see everything.
 
     Raises:
         MatchdayError: The port is in use; names it and its setting.
     """
 
-    def __init__(self, links: Callable[[], Sequence[LinkState]], *, host: str, port: int) -> None:
+    def __init__(
+        self,
+        links: Callable[[], Sequence[LinkState]],
+        *,
+        host: str,
+        port: int,
+        token: str | None = None,
+    ) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        class Server(ThreadingHTTPServer):
+            address_family = family
+
         try:
-            self._server = ThreadingHTTPServer((host, port), _answers(links))
+            self._server = Server((host, port), _answers(links, token))
         except OSError as error:
             raise MatchdayError(
                 f"listening on {host}:{port}: {error.strerror}; choose another with "
@@ -53,20 +93,37 @@ class Health:
         self.port = self._server.server_port
 
     def run(self, stop: threading.Event) -> None:
-        """Answer until asked to stop."""
+        """Answer until asked to stop; sleeps as long as nobody asks."""
+        end, ended = socket.socketpair()
         thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="health.http", daemon=True
+            target=self._serve, args=(ended,), name="health.http", daemon=True
         )
         thread.start()
         stop.wait()
-        self._server.shutdown()
+        end.close()
         thread.join()
+        ended.close()
         self._server.server_close()
 
+    def _serve(self, ended: socket.socket) -> None:
+        # The library's own loop looks ten times a second whether it shall end.
+        self._server.timeout = 0.0
+        with selectors.DefaultSelector() as waiting:
+            for one in (self._server, ended):
+                waiting.register(one, selectors.EVENT_READ)
+            while ended not in {key.fileobj for key, _ in waiting.select()}:
+                self._server.handle_request()
 
-def _answers(links: Callable[[], Sequence[LinkState]]) -> type[BaseHTTPRequestHandler]:
+
+def _answers(
+    links: Callable[[], Sequence[LinkState]], token: str | None
+) -> type[BaseHTTPRequestHandler]:
+    wanted = None if token is None else f"Bearer {token}".encode()
+
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_TIMEOUT_S
+        # One send per answer: a probe that reads the status and hangs up would reset a second.
+        wbufsize = -1
 
         def do_GET(self) -> None:
             """Answer one of the three questions."""
@@ -75,16 +132,27 @@ def _answers(links: Callable[[], Sequence[LinkState]]) -> type[BaseHTTPRequestHa
             elif self.path == "/readyz":
                 states = links()
                 is_ready = all(link.is_up for link in states)
-                body = json.dumps({"ready": is_ready, "links": link_rows(states)}).encode()
+                told: dict[str, object] = {"ready": is_ready}
+                if self._is_trusted():
+                    told["links"] = link_rows(states)
+                body = json.dumps(told).encode()
                 self._answer(200 if is_ready else 503, body, "application/json")
+            elif self.path == "/metrics" and not self._is_trusted():
+                self._answer(401, b"the page's token as bearer, please\n", "text/plain")
             elif self.path == "/metrics":
                 self._answer(200, metrics.PROCESS.render(), "text/plain; version=0.0.4")
             else:
                 self._answer(404, b"/livez /readyz /metrics\n", "text/plain")
 
+        def _is_trusted(self) -> bool:
+            offered = self.headers.get("Authorization", "").encode()
+            return wanted is None or hmac.compare_digest(offered, wanted)
+
         def _answer(self, status: int, body: bytes, kind: str) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
+            if status == 401:
+                self.send_header("WWW-Authenticate", "Bearer")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -15,13 +15,16 @@ from hashlib import sha256
 from pathlib import Path
 
 from matchday.clock import Clock
-from matchday.config import Settings
+from matchday.config import Settings, Slot
+from matchday.domain.topics import DAY_MS, Topic
 from matchday.errors import ConfigError, UnavailableError
 from matchday.ports import Feed, Query, Store, Stream
 from matchday.sqlite import DataFolder
 
 EMBEDDED = "embedded:"
 BACKOFF_S_MAX = 5.0
+POLL_INTERVAL_MS_MIN = 30_000
+"""A member may be at work for so long between two polls, at least; see `KafkaStream`."""
 
 
 def is_embedded(url: str) -> bool:
@@ -46,22 +49,44 @@ def claim_folder(settings: Settings) -> DataFolder | None:
 
 
 def open_stream(settings: Settings, *, clock: Clock, read_only: bool = False) -> Stream:
-    """Open the stream that `stream.url` names.
+    """Open the stream that `stream.url` names, with the partitions and retention wanted.
 
     Raises:
         ConfigError: The URL is unknown, or its extra is not installed.
     """
     url = settings.stream.url.get_secret_value()
+    partitions = {
+        Topic.ANALYTICS: settings.stream.partitions,
+        Topic.RESULTS: settings.stream.partitions,
+        Topic.SLOTS: len(settings.ingest.all_slots()),
+    }
+    kept_ms = settings.stream.retention_days * DAY_MS
+    retention_ms = {Topic.ANALYTICS: kept_ms, Topic.RESULTS: kept_ms}
     if is_embedded(url):
         from matchday.stream.embedded import EmbeddedStream
 
-        return EmbeddedStream(settings.data_dir, clock=clock, read_only=read_only)
+        return EmbeddedStream(
+            settings.data_dir,
+            clock=clock,
+            read_only=read_only,
+            partitions=partitions,
+            retention_ms=retention_ms,
+        )
     if url.startswith(("kafka://", "kafkas://")):
         try:
             from matchday.stream.kafka import KafkaStream
         except ImportError as error:
             raise _no_extra("stream.url", "kafka") from error
-        return KafkaStream(url, clock=clock)
+        session_ms = round(settings.stream.session_timeout_s * 1000)
+        return KafkaStream(
+            url,
+            clock=clock,
+            partitions=partitions,
+            retention_ms=retention_ms,
+            session_timeout_ms=session_ms,
+            instance=settings.stream.instance,
+            poll_interval_ms_max=max(3 * session_ms, POLL_INTERVAL_MS_MIN),
+        )
     raise _unknown("stream.url", url, "embedded: or kafka://host:port")
 
 
@@ -105,14 +130,25 @@ def open_query(settings: Settings) -> Query:
     raise _unknown("store.url", url, "embedded: or mongodb://host:port")
 
 
-def feed_opener(settings: Settings, *, clock: Clock, rng: random.Random) -> Callable[[], Feed]:
-    """Give the function that opens the feed of the default slot.
+def feed_opener(
+    settings: Settings, slot: Slot, *, clock: Clock, rng: random.Random
+) -> Callable[[], Feed]:
+    """Give the function that opens the feed of a slot.
+
+    The own endpoint takes what sensors send it, whatever the slot's filters are.
 
     Raises:
-        ConfigError: The URL is unknown or a setting of it is out of bounds.
+        ConfigError: The URL is unknown, a setting of it is out of bounds, or the own endpoint
+            is to serve several slots.
     """
     url = settings.mqtt.url.get_secret_value()
     if is_embedded(url):
+        # Here and not on loading: services without MQTT may be told of the slots, too.
+        if (count := len(settings.ingest.all_slots())) > 1:
+            raise ConfigError(
+                f"opening mqtt.url {EMBEDDED}: {count} slots in ingest.slots, at most 1: the own "
+                "endpoint is one door; slots share the work of a broker"
+            )
         from matchday.mqtt.endpoint import EndpointFeed
         from matchday.mqtt.settings import EndpointSettings
 
@@ -132,8 +168,8 @@ def feed_opener(settings: Settings, *, clock: Clock, rng: random.Random) -> Call
 
     broker = BrokerSettings(
         address=parse_address(url),
-        client_id=f"matchday-ingest-{settings.ingest.slot}",
-        filters=settings.ingest.filters,
+        client_id=slot.owner,
+        filters=slot.filters,
         receive_max=settings.mqtt.receive_max,
         keep_alive_s=settings.mqtt.keep_alive_s,
         ca_file=settings.mqtt.ca_file,

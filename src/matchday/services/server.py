@@ -8,10 +8,10 @@ from typing import Literal
 from matchday.clock import Clock
 from matchday.config import Settings
 from matchday.ports import LinkState
-from matchday.services.health import DEFAULT_PORTS, Health
+from matchday.services.health import health_of
 from matchday.services.lifecycle import Role, Service
-from matchday.services.links import Prepared, claim_folder, open_store, open_stream
-from matchday.services.stages import build_ingest, build_persist
+from matchday.services.links import Prepared, claim_folder, is_embedded, open_store, open_stream
+from matchday.services.stages import build_ingest, build_persist, whole_stream
 
 ServerRole = Literal["ingest", "persist", "all"]
 
@@ -30,6 +30,8 @@ def build_server(settings: Settings, *, role: ServerRole, clock: Clock) -> Servi
         closers.insert(0, store.close)
         links.append(store.link)
         steps.append(store.prepare)
+        if is_embedded(settings.stream.url.get_secret_value()):
+            steps.append(whole_stream(stream, store))
     prepared = Prepared(*steps, clock=clock, rng=rng)
     if role in ("ingest", "all"):
         ingest = build_ingest(settings, stream, folder=folder, clock=clock, rng=rng)
@@ -45,11 +47,7 @@ def build_server(settings: Settings, *, role: ServerRole, clock: Clock) -> Servi
         feed = ingest.link() if role in ("ingest", "all") else None
         return found if feed is None else [feed, *found]
 
-    health = Health(
-        states,
-        host=settings.bind,
-        port=DEFAULT_PORTS["server"] if settings.health.port is None else settings.health.port,
-    )
+    health = health_of(settings, "server", states)
 
     def close() -> None:
         for closer in closers:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from matchday.clock import Clock
@@ -14,11 +15,11 @@ from matchday.errors import ConfigError
 from matchday.ingest.adapters import Adapters
 from matchday.ingest.bridge import Bridge, BridgePolicy
 from matchday.ingest.gate import GatePolicy
-from matchday.ingest.slots import Slots
-from matchday.ports import Feed, LinkState, Store, Stream
+from matchday.ingest.slots import STANDING_BY, Slots
+from matchday.ports import Feed, LinkState, Start, Store, Stream
 from matchday.services.links import feed_opener
 from matchday.sqlite import DataFolder
-from matchday.store.persist import Persist, PersistPolicy
+from matchday.store.persist import TOPICS, Persist, PersistPolicy
 
 
 def build_ingest(
@@ -29,24 +30,26 @@ def build_ingest(
     clock: Clock,
     rng: random.Random,
 ) -> IngestParts:
-    """Build the ingest stage; its feed opens when its slot is owned."""
-    opener = feed_opener(settings, clock=clock, rng=rng)
-    watched = _WatchedFeed(opener)
+    """Build the ingest stage; the feed of a slot opens when the slot is owned."""
+    feeds = {
+        slot.name: _WatchedFeed(feed_opener(settings, slot, clock=clock, rng=rng))
+        for slot in settings.ingest.all_slots()
+    }
     adapters = Adapters(settings.ingest.adapters, zone=_zone(settings.ingest.zone))
     gate = gate_policy(settings)
     policy = BridgePolicy(
-        slot=settings.ingest.slot,
+        slot_count=len(feeds),
         tick_s=settings.ingest.tick_s,
         duplicate_window_ms=round(settings.ingest.duplicate_window_s * 1000),
         receive_max=settings.mqtt.receive_max,
         payload_bytes_max=settings.ingest.payload_bytes_max,
     )
 
-    def make_bridge(_slot: str) -> Bridge:
+    def make_bridge(slot: str) -> Bridge:
         return Bridge(
-            watched.open,
+            feeds[slot].open,
             stream,
-            policy=policy,
+            policy=replace(policy, slot=slot),
             adapters=adapters,
             gate=gate,
             clock=clock,
@@ -54,19 +57,43 @@ def build_ingest(
             hold=_disk_guard(folder, settings.data.free_bytes_min, clock),
         )
 
-    return IngestParts(Slots(stream, [settings.ingest.slot], make_bridge, clock=clock), watched)
+    slots = Slots(stream, list(feeds), make_bridge, clock=clock)
+    return IngestParts(slots, feeds, since_ms=clock.wall_ms())
 
 
 class IngestParts:
-    """The ingest stage and the state of its feed."""
+    """The ingest stage and the state of its feeds."""
 
-    def __init__(self, slots: Slots, watched: _WatchedFeed) -> None:
+    def __init__(self, slots: Slots, feeds: Mapping[str, _WatchedFeed], *, since_ms: int) -> None:
         self.slots = slots
-        self._watched = watched
+        self._feeds = feeds
+        self._since_ms = since_ms
 
     def link(self) -> LinkState | None:
-        """Give the state of the feed; None while another replica owns the slot."""
-        return self._watched.link()
+        """Give the state of the feeds in one: up when all are; None while standing by.
+
+        A feed that is not open yet is down: what a broker gets before the first time that we
+        subscribe it may throw away. Of several slots those that are down are named.
+        """
+        states = self.slots.states()
+        here = [name for name, doing in states.items() if doing != STANDING_BY]
+        found = {name: link for name in here if (link := self._feeds[name].link()) is not None}
+        if not here:
+            return None
+        if found and len(here) == 1:
+            return found[here[0]]
+        opening = [name for name in here if name not in found]
+        down = [name for name, link in found.items() if not link.is_up]
+        details = [f"slot {name}: {found[name].detail}" for name in (down or found)]
+        details += [f"slot {name}: {states[name]}" for name in opening]
+        return LinkState(
+            "mqtt",
+            is_up=not down and not opening,
+            since_ms=max(
+                (found[name].since_ms for name in (down or found)), default=self._since_ms
+            ),
+            detail="; ".join(details),
+        )
 
 
 class _WatchedFeed:
@@ -94,6 +121,34 @@ def build_persist(
         batch_linger_s=settings.persist.batch_linger_s,
     )
     return Persist(stream, store, policy=policy, clock=clock, rng=rng)
+
+
+def whole_stream(stream: Stream, store: Store) -> Callable[[], None]:
+    """Make the step that refuses a stream which ends before what the store has of it.
+
+    So does a file that lost its newest part, to a disk that did not keep what it confirmed or
+    to somebody who put an older copy back. Going on would give new readings the places of
+    stored ones, and persist would take them for stored. So it must run before ingest does.
+    Only for streams that this process owns: elsewhere others append meanwhile.
+    """
+
+    def step() -> None:
+        reader = stream.reader(TOPICS, Start.end())
+        try:
+            ends = dict(reader.offsets())
+        finally:
+            reader.close()
+        for place, end in ends.items():
+            stored_to = store.claim(place, stream.topic_id(place.topic))
+            if stored_to is not None and stored_to > end:
+                raise ConfigError(
+                    f"opening the stream: {place.topic}/{place.number} ends at {end}, and the "
+                    f"store has it up to {stored_to}: {stream.link().detail} has lost its newest "
+                    "records; put the newer file back, or move it away with its -wal file: then "
+                    "a new stream begins, and the store keeps all it has"
+                )
+
+    return step
 
 
 def gate_policy(settings: Settings) -> GatePolicy:

@@ -25,7 +25,7 @@ from matchday.services.links import (
     open_store,
     open_stream,
 )
-from matchday.services.stages import build_ingest, build_persist
+from matchday.services.stages import build_ingest, build_persist, whole_stream
 
 
 def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
@@ -46,7 +46,10 @@ def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
     stream = open_stream(settings, clock=clock)
     store = open_store(settings, clock=clock)
     query = open_query(settings)
-    prepared = Prepared(stream.prepare, store.prepare, clock=clock, rng=rng)
+    steps = [stream.prepare, store.prepare]
+    if is_embedded(settings.stream.url.get_secret_value()):
+        steps.append(whole_stream(stream, store))
+    prepared = Prepared(*steps, clock=clock, rng=rng)
     ingest = build_ingest(settings, stream, folder=folder, clock=clock, rng=rng)
     worker = build_worker(settings, stream, clock=clock, rng=rng)
     persist = build_persist(settings, stream, store, clock=clock, rng=rng)
