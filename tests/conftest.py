@@ -2,8 +2,8 @@
 
 Owns when servers start and end in a test run, and what happens when one is missing: the
 test is skipped with the reason, or fails when the environment's REQUIRE names the server
-("mosquitto", "kafka", "mongo", separated by commas, or "all"). Does not own the servers
-themselves (tests/servers). Client libraries are imported only when a server is asked for.
+("mosquitto", "kafka", "zookeeper", "mongo", separated by commas, or "all"). Does not own the
+servers themselves (tests/servers). Client libraries are imported only when a server is asked for.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from servers.mongo import Mongo
     from servers.mosquitto import Mosquitto
     from servers.process import Server
+    from servers.zookeeper import ZooKeeperKafka
 
     AnyServer = TypeVar("AnyServer", bound=Server)
 
@@ -78,6 +79,18 @@ def kafka(
 
 
 @pytest.fixture(scope="session")
+def zookeeper(
+    need_server: Callable[[str], None], servers_dir: Callable[[str], Path]
+) -> Iterator[ZooKeeperKafka]:
+    """Give the Kafka 3.9 node on ZooKeeper that all tests share; never stop it."""
+    need_server("zookeeper")
+    from servers.zookeeper import ZooKeeperKafka
+
+    with _running(ZooKeeperKafka(servers_dir("zookeeper"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def mongo(
     need_server: Callable[[str], None], servers_dir: Callable[[str], Path]
 ) -> Iterator[Mongo]:
@@ -117,6 +130,22 @@ def fresh_kafka(
 
         def make(**options: Any) -> Kafka:
             return stack.enter_context(_running(Kafka(servers_dir("kafka"), **options)))
+
+        yield make
+
+
+@pytest.fixture
+def fresh_zookeeper(
+    need_server: Callable[[str], None], servers_dir: Callable[[str], Path]
+) -> Iterator[Callable[[], ZooKeeperKafka]]:
+    """Give a function that starts a Kafka 3.9 node on a ZooKeeper of the test's own."""
+    need_server("zookeeper")
+    from servers.zookeeper import ZooKeeperKafka
+
+    with ExitStack() as stack:
+
+        def make() -> ZooKeeperKafka:
+            return stack.enter_context(_running(ZooKeeperKafka(servers_dir("zookeeper"))))
 
         yield make
 

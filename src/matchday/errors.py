@@ -3,7 +3,8 @@
     MatchdayError
     ├── ConfigError        fix the configuration and start again
     ├── UnavailableError   a dependency does not answer; try again after a while
-    │   └── FencedError    somebody else owns the work now; claim it again or stop
+    │   ├── FencedError    somebody else owns the work now; claim it again or stop
+    │   └── DeniedError    our login or a right is refused; a person acts, we try again
     ├── RefusedError       this one message can never be used; set it aside, go on
     └── OverloadedError    slow down; nothing is broken
 
@@ -40,6 +41,15 @@ class FencedError(UnavailableError):
 
     Nothing of the refused write was stored. Drop all state that belongs to the
     ownership, then claim it again or stand by; never send the same write again.
+    """
+
+
+class DeniedError(UnavailableError):
+    """A dependency answers and refuses our login, or a right that we need.
+
+    Only a person can mend it, on either side, and passwords and rights change while services
+    run: so a service goes on trying and says so, and a command that gives one answer ends as
+    with a wrong setting. The text names the user and the action, never the password.
     """
 
 

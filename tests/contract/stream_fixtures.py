@@ -16,12 +16,15 @@ from contract.stream_worlds import EmbeddedWorld, KafkaWorld, World
 
 @pytest.fixture(params=["embedded", "kafka"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """Give a world of each kind in turn; its topics do not exist yet."""
+    """Give a world of each kind in turn; its topics do not exist yet.
+
+    A module that also runs on Kafka 3.9 with ZooKeeper parametrizes this by "zookeeper".
+    """
     made: World
     if request.param == "embedded":
         made = EmbeddedWorld(tmp_path)
     else:
-        made = KafkaWorld(request.getfixturevalue("kafka"))
+        made = KafkaWorld(request.getfixturevalue(request.param))
     yield made
     made.close()
 

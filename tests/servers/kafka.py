@@ -53,6 +53,8 @@ class Kafka(Server):
     Attributes:
         directory: Holds `server.properties`, `kafka.log` and `data/`.
         settings: Broker properties, over those of `SINGLE_NODE`; read at each start.
+        jaas: Text of the JAAS file with the logins that the node knows; empty for none.
+        client: How the readiness question logs in, by the client's own names.
         heap_mb: The Java heap's upper bound, MiB.
         port: For clients; chosen free unless given.
         controller_port: For the controller; chosen free unless given.
@@ -63,15 +65,17 @@ class Kafka(Server):
 
     directory: Path
     settings: Mapping[str, str] = field(default_factory=dict)
+    jaas: str = field(default="", kw_only=True, repr=False)
+    client: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
     heap_mb: int = field(default=512, kw_only=True)
     port: int = field(default_factory=free_port, kw_only=True)
     controller_port: int = field(default_factory=free_port, kw_only=True)
     process: ServerProcess = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        java, jars = install.find_java(), install.find_kafka_jars()
+        java, jars = install.find_java(), install.find_kafka_jars(self._version)
         if java is None or jars is None:
-            raise ConfigError(f"starting kafka: {install.missing()['kafka']}")
+            raise ConfigError(f"starting kafka {self._version}: {install.missing()}")
         self._java = [
             str(java),
             f"-Xmx{self.heap_mb}m",
@@ -79,6 +83,7 @@ class Kafka(Server):
             "-XX:-UsePerfData",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+            *([f"-Djava.security.auth.login.config={self._jaas_path}"] if self.jaas else []),
             "-cp",
             f"{jars}/*",
         ]
@@ -102,9 +107,13 @@ class Kafka(Server):
     def start(self) -> None:
         """Format the storage if it is new, start, and wait; see `Server.start`."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._properties_path.write_text(self._properties_text(), encoding="utf-8")
-        if not (self.data_dir / "meta.properties").exists():
-            self._format()
+        if self.jaas:
+            self._jaas_path.write_text(self.jaas, encoding="utf-8")
+        properties = {**self._properties(), **SINGLE_NODE, **self.settings}
+        self._properties_path.write_text(
+            "".join(f"{name}={value}\n" for name, value in properties.items()), encoding="utf-8"
+        )
+        self._make_ready()
         self.process.start()
 
     def answers(self) -> bool:
@@ -117,6 +126,7 @@ class Kafka(Server):
             "log_level": 0,
             # Connection errors are an answer here, not something to print.
             "error_cb": lambda _error: None,
+            **self.client,
         }
         client = AdminClient(settings)
         try:
@@ -124,23 +134,33 @@ class Kafka(Server):
         except KafkaException:
             return False
 
+    def _make_ready(self) -> None:
+        if not (self.data_dir / "meta.properties").exists():
+            self._format()
+
     @property
     def _properties_path(self) -> Path:
         return self.directory / "server.properties"
 
-    def _properties_text(self) -> str:
+    @property
+    def _jaas_path(self) -> Path:
+        return self.directory / "jaas.conf"
+
+    @property
+    def _version(self) -> str:
+        return install.KAFKA_VERSION
+
+    def _properties(self) -> dict[str, str]:
+        """Give what makes the node find itself, and those that belong to it."""
         controller = f"{LOOPBACK}:{self.controller_port}"
-        properties = {
+        return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@{controller}",
             "controller.listener.names": "CONTROLLER",
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
             "log.dirs": str(self.data_dir),
-            **SINGLE_NODE,
-            **self.settings,
         }
-        return "".join(f"{name}={value}\n" for name, value in properties.items())
 
     def _format(self) -> None:
         config = str(self._properties_path)

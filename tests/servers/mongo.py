@@ -37,6 +37,7 @@ class Mongo(Server):
         parameters: Server parameters (`--setParameter`), over those of `QUIET`.
         cache_gb: The WiredTiger cache, GB.
         oplog_mb: The oplog's upper bound, MB; the server's least is 990.
+        set_name: Of the replica set.
         port: Chosen free unless given.
 
     Raises:
@@ -47,6 +48,7 @@ class Mongo(Server):
     parameters: Mapping[str, str] = field(default_factory=dict)
     cache_gb: float = field(default=0.5, kw_only=True)
     oplog_mb: int = field(default=1024, kw_only=True)
+    set_name: str = field(default=SET_NAME, kw_only=True)
     port: int = field(default_factory=free_port, kw_only=True)
     process: ServerProcess = field(init=False, repr=False)
 
@@ -59,7 +61,7 @@ class Mongo(Server):
             name=f"mongod on port {self.port}",
             argv=[
                 str(program),
-                *("--replSet", SET_NAME, "--dbpath", str(self.data_dir)),
+                *("--replSet", self.set_name, "--dbpath", str(self.data_dir)),
                 *("--port", str(self.port), "--bind_ip", LOOPBACK, "--nounixsocket"),
                 *("--wiredTigerCacheSizeGB", str(self.cache_gb)),
                 *("--oplogSize", str(self.oplog_mb)),
@@ -77,7 +79,7 @@ class Mongo(Server):
     @property
     def url(self) -> str:
         """Give the connection string, which names the replica set."""
-        return f"mongodb://{LOOPBACK}:{self.port}/?replicaSet={SET_NAME}"
+        return f"mongodb://{LOOPBACK}:{self.port}/?replicaSet={self.set_name}"
 
     def start(self) -> None:
         """Start, make the set if it is new, wait for the primary; see `Server.start`."""
@@ -113,14 +115,14 @@ class Mongo(Server):
         member = {"_id": 0, "host": f"{LOOPBACK}:{self.port}"}
         with self._connect(timeout_ms=round(PRIMARY_TIMEOUT_S * 1000)) as client:
             try:
-                client.admin.command("replSetInitiate", {"_id": SET_NAME, "members": [member]})
+                client.admin.command("replSetInitiate", {"_id": self.set_name, "members": [member]})
             except OperationFailure as error:
                 if error.code != ALREADY_INITIALIZED:
                     raise UnavailableError(
-                        f"initiating replica set {SET_NAME} on port {self.port}: {error}"
+                        f"initiating replica set {self.set_name} on port {self.port}: {error}"
                     ) from error
             wait_until(
                 lambda: bool(client.admin.command("hello")["isWritablePrimary"]),
-                what=f"mongod on port {self.port} is primary of {SET_NAME}",
+                what=f"mongod on port {self.port} is primary of {self.set_name}",
                 timeout_s=PRIMARY_TIMEOUT_S,
             )

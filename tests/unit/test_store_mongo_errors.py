@@ -13,7 +13,7 @@ from pymongo.errors import (
 )
 
 from matchday.clock import ManualClock
-from matchday.errors import ConfigError, UnavailableError
+from matchday.errors import ConfigError, DeniedError, UnavailableError
 from matchday.store.mongo import MongoStore
 from matchday.store.mongo_errors import (
     address_of,
@@ -34,8 +34,8 @@ URL = "mongodb://harbour:anchor-17@db.example:27017/?replicaSet=rs"
         (ServerSelectionTimeoutError("No servers found"), UnavailableError),
         (OperationFailure("not primary", 10107), UnavailableError),
         (OperationFailure("something new", 424242), UnavailableError),
-        (OperationFailure("Authentication failed.", 18), ConfigError),
-        (OperationFailure("not authorized on server", 13), ConfigError),
+        (OperationFailure("Authentication failed.", 18), DeniedError),
+        (OperationFailure("not authorized on server", 13), DeniedError),
         (ConfigurationError("unknown option"), ConfigError),
     ],
 )
@@ -46,7 +46,7 @@ def test_every_kind_of_error_tells_the_caller_what_to_do(error: PyMongoError, ki
 
 
 def test_user_and_password_never_show():
-    error = OperationFailure("user harbour with anchor-17 at mongodb://x:y@z refused", 18)
+    error = OperationFailure("user harbour with anchor-17 at mongodb://x:y@z is odd", 72)
     text = str(translate(error, action="reading", address="db", url=URL))
     assert "harbour" not in text
     assert "anchor-17" not in text
@@ -79,3 +79,15 @@ def test_reason_is_one_short_line():
         "refused\nby peer, Timeout: 3.0s, Topology Description: ..."
     )
     assert reason_of(error) == "refused by peer"
+
+
+def test_refused_user_is_named_with_what_to_do_and_the_command_is_left_out():
+    lacking = OperationFailure(
+        "not authorized on harbour to execute command { insert: 'sensors', documents: [] }", 13
+    )
+    text = str(translate(lacking, action="writing sensors", address="db", url=URL))
+    assert text.startswith("writing sensors at db: user 'harbour' lacks the right: not authorized")
+    assert "not authorized on harbour" in text  # a database may be called as the user
+    assert "matchday setup" in text
+    assert "insert" not in text
+    assert "anchor-17" not in text

@@ -16,8 +16,9 @@ from matchday.errors import ConfigError, FencedError, RefusedError, UnavailableE
 from matchday.observe import logs
 from matchday.ports import Bookmark, Record, StreamRecord
 from matchday.stream.kafka import KafkaStream
-from matchday.stream.kafka_client import ClientLog, KafkaLink
+from matchday.stream.kafka_client import ClientLog
 from matchday.stream.kafka_errors import FENCED, REFUSED, kafka_error, translate, unavailable
+from matchday.stream.kafka_link import KafkaLink
 from matchday.stream.kafka_records import bookmark_of, committed_place, convert, size_bytes
 
 # Errors ---------------------------------------------------------------------------------

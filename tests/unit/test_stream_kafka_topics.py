@@ -36,7 +36,7 @@ def with_setting(name: str, value: str) -> TopicFacts:
 
 
 def wrong(facts: TopicFacts) -> list[str]:
-    return wrong_settings(PLAN, facts, partitions=PLAN.partitions)
+    return wrong_settings(PLAN, facts)
 
 
 def test_topic_as_planned_is_right_and_safe() -> None:
@@ -86,6 +86,20 @@ def test_setting_that_breaks_a_promise_is_named_with_both_values(setting: str, v
 )
 def test_more_than_planned_harms_nobody(setting: str, value: str) -> None:
     assert wrong(with_setting(setting, value)) == []
+
+
+@pytest.mark.parametrize("value", ["-1", str(2 * PLAN.retention_ms), "60000"])
+def test_other_retention_than_the_operator_says_is_wrong(value: str) -> None:
+    (sentence,) = wrong_settings(PLAN, with_setting("retention.ms", value), is_retention_exact=True)
+    assert sentence == (f"topic analytics: retention.ms is {value}, expected {PLAN.retention_ms}")
+
+
+def test_topic_of_slots_may_have_more_partitions_than_slots_and_not_less() -> None:
+    plan = replace(PLANS[Topic.SLOTS], partitions=2)
+    facts = replace(GOOD, name="ingest_slots")
+    assert wrong_settings(plan, replace(facts, partitions=3)) == []
+    (sentence,) = wrong_settings(plan, replace(facts, partitions=1))
+    assert sentence == "topic ingest_slots: partitions is 1, expected at least 2"
 
 
 @pytest.mark.parametrize(

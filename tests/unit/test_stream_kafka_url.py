@@ -45,6 +45,13 @@ def test_password_is_in_no_text() -> None:
     assert "secret" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("password", ["sec/ret", "sec#ret", "sec?ret"])
+def test_password_that_is_not_encoded_is_refused_and_not_shown(password: str) -> None:
+    with pytest.raises(ConfigError, match="percent-encoded") as refusal:
+        KafkaAddress.parse(f"kafka://user:{password}@host:9092")
+    assert "sec" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("url", "what"),
     [

@@ -14,7 +14,7 @@ from sqlite3 import Connection
 from typing import Final
 
 from matchday.clock import Clock
-from matchday.domain.topics import PLANS, Topic
+from matchday.domain.topics import Topic, planned
 from matchday.errors import ConfigError, FencedError, UnavailableError
 from matchday.ports import (
     Assignee,
@@ -52,6 +52,8 @@ class EmbeddedStream(Stream):
         read_only: Open beside the process that owns the folder: readers, `check`, `topic_id`
             and `link` work, and new records are seen within 50 ms.
         partitions: Numbers of partitions that differ from the plan, such as of ingest slots.
+        retention_ms: How long topics keep their records where that differs from the plan,
+            in milliseconds; holds for what is stored already, too.
         session_timeout_s: A group member that does not poll for longer loses its partitions
             to the others.
 
@@ -66,25 +68,28 @@ class EmbeddedStream(Stream):
         clock: Clock,
         read_only: bool = False,
         partitions: Mapping[Topic, int] | None = None,
+        retention_ms: Mapping[Topic, int] | None = None,
         session_timeout_s: float = SESSION_TIMEOUT_S,
     ) -> None:
         self._file = LogFile(folder, clock=clock, is_writable=not read_only)
         self._clock = clock
-        self._planned = {topic: plan.partitions for topic, plan in PLANS.items()}
-        self._planned |= partitions or {}
+        self._plans = planned(partitions=partitions, retention_ms=retention_ms)
         self._session_timeout_s = session_timeout_s
         self._lock = threading.Lock()
         self._groups: dict[str, Group] = {}
         self._retention_due_s = float("-inf")
 
     def prepare(self) -> None:
-        """Create missing topics, then check all; see the port."""
+        """Create missing topics and slots, then check all; see the port."""
 
         def create(connection: Connection) -> None:
             present = tables.topic_identities(connection)
-            for topic, count in self._planned.items():
+            for topic, plan in self._plans.items():
                 if topic not in present:
-                    tables.create_topic(connection, topic, partitions=count)
+                    tables.create_topic(connection, topic, partitions=plan.partitions)
+            slots = sum(place.topic == Topic.SLOTS for place in tables.partition_ids(connection))
+            lacking = range(slots, self._plans[Topic.SLOTS].partitions)
+            tables.add_partitions(connection, Topic.SLOTS, numbers=lacking)
 
         self._file.write(create)
         if wrong := self.check():
@@ -94,13 +99,25 @@ class EmbeddedStream(Stream):
         """Compare the topics with the plan; see the port."""
         present = self._file.read(tables.partition_ids)
         wrong = []
-        for topic, planned in self._planned.items():
+        for topic, plan in self._plans.items():
             count = sum(place.topic == topic for place in present)
+            is_enough = topic is Topic.SLOTS and count > plan.partitions
             if count == 0:
                 wrong.append(f"topic {topic} does not exist")
-            elif count != planned:
-                wrong.append(f"topic {topic} has partitions {count}, planned {planned}")
+            elif count != plan.partitions and not is_enough:
+                wrong.append(f"topic {topic}: partitions is {count}, expected {plan.partitions}")
         return wrong
+
+    def risks(self) -> list[str]:
+        """Tell that there is one copy; see the port."""
+        return [
+            f"{self._file.path} is the only copy of the stream: it is lost with its disk; back it "
+            "up, or use Kafka with three brokers"
+        ]
+
+    def unasked(self) -> list[str]:
+        """Give nothing: whoever may read the file may read all of it; see the port."""
+        return []
 
     def topic_id(self, topic: Topic) -> str:
         """Give the identity made with the topic.
@@ -115,7 +132,7 @@ class EmbeddedStream(Stream):
 
     def producer(self, owner: str) -> Producer:
         """Become the one writer of a name; see the port."""
-        ids = self._file.ids_of(self._planned)
+        ids = self._file.ids_of(self._plans)
         # Runs after every commit that was submitted before, so their fate is settled.
         epoch = self._file.write(lambda connection: tables.claim_epoch(connection, owner))
         return EmbeddedProducer(
@@ -173,7 +190,7 @@ class EmbeddedStream(Stream):
                 connection,
                 row,
                 held[row],
-                time_ms=now_ms - PLANS[place.topic].retention_ms,
+                time_ms=now_ms - self._plans[place.topic].retention_ms,
                 batches_max=batches_max,
             )
             for place, row in tables.partition_ids(connection).items()
@@ -286,8 +303,11 @@ class EmbeddedReader(Reader):
             raise RuntimeError("polling: the reader is closed")
         return self._waiter.until(lambda: self._take(records_max), timeout_s=timeout_s)
 
-    def is_at_end(self) -> bool:
-        """Tell whether everything committed before has been given; see the port."""
+    def is_at_end(self, *, is_strict: bool = False) -> bool:
+        """Tell whether everything committed before has been given; see the port.
+
+        One transaction at a time writes here, so the end is always strict.
+        """
         return self._cursors.is_at_end()
 
     def offsets(self) -> Mapping[Partition, int]:

@@ -90,9 +90,14 @@ def create_topic(connection: sqlite3.Connection, topic: Topic, *, partitions: in
     """Create a topic with an identity of its own; it must not exist."""
     identity = str(uuid.uuid4())
     connection.execute("INSERT INTO topics (name, identity) VALUES (?, ?)", (topic, identity))
+    add_partitions(connection, topic, numbers=range(partitions))
+
+
+def add_partitions(connection: sqlite3.Connection, topic: Topic, *, numbers: Iterable[int]) -> None:
+    """Give an existing topic partitions of these numbers, which it must not have."""
     connection.executemany(
         "INSERT INTO partitions (topic, number) VALUES (?, ?)",
-        [(topic, number) for number in range(partitions)],
+        [(topic, number) for number in numbers],
     )
 
 

@@ -2,26 +2,28 @@
 
 Owns creating and checking topics, their identity, and the state of the link. Does not own
 reading or writing: those are in `kafka_consumer`, `kafka_reader` and `kafka_producer`.
-Works with Kafka 2.8 and newer; tested with 4.1.
+Works with Kafka 2.8 and newer; tested with 4.1, and with 3.9 on ZooKeeper.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import NewPartitions, NewTopic  # type: ignore[attr-defined]
 
 from matchday.clock import Clock
-from matchday.domain.topics import PLANS, Topic
+from matchday.domain.topics import PLANS, Topic, planned
 from matchday.errors import ConfigError, UnavailableError
 from matchday.ports import Assignee, LinkState, Partition, Start
-from matchday.stream.kafka_client import Cluster, KafkaLink, Membership
+from matchday.stream.kafka_client import Cluster, Membership
 from matchday.stream.kafka_consumer import KafkaConsumer
-from matchday.stream.kafka_errors import kafka_error, said, unavailable
+from matchday.stream.kafka_errors import RIGHT_LACKING, kafka_error, said
+from matchday.stream.kafka_link import KafkaLink
 from matchday.stream.kafka_producer import TRANSACTION_GRACE_MS, KafkaProducer
 from matchday.stream.kafka_reader import KafkaReader
 from matchday.stream.kafka_topics import (
@@ -35,6 +37,7 @@ from matchday.stream.kafka_topics import (
     planned_settings,
     replicas_wanted,
     topic_dangers,
+    topic_risks,
     wrong_settings,
 )
 from matchday.stream.kafka_url import KafkaAddress
@@ -54,6 +57,8 @@ class KafkaStream:
         prefix: Stands before the names of topics, groups and producers in the cluster.
         partitions: Numbers of partitions that differ from the plan's, such as the ingest
             slots of this installation.
+        retention_ms: How long topics keep their records where the operator says so, in
+            milliseconds; a topic that exists must then keep them for just as long.
         session_timeout_ms: After so long without a sign of life a member's partitions go
             to others. The broker has bounds for it.
         poll_interval_ms_max: After so long without `poll` a member's partitions go to
@@ -74,6 +79,7 @@ class KafkaStream:
         clock: Clock,
         prefix: str = "",
         partitions: Mapping[Topic, int] | None = None,
+        retention_ms: Mapping[Topic, int] | None = None,
         session_timeout_ms: int = 10_000,
         poll_interval_ms_max: int = 30_000,
         io_timeout_s: float = 10.0,
@@ -97,21 +103,25 @@ class KafkaStream:
             address=address,
             prefix=prefix,
             clock=clock,
-            link=KafkaLink(clock=clock, detail=str(address)),
+            link=KafkaLink(clock=clock, detail=str(address), user=address.user),
             io_timeout_s=io_timeout_s,
         )
-        self._partitions = {topic: plan.partitions for topic, plan in PLANS.items()}
-        self._partitions.update(partitions or {})
+        self._plans = planned(partitions=partitions, retention_ms=retention_ms)
+        self._exact = frozenset(retention_ms or ())
         self._membership = Membership(session_timeout_ms, poll_interval_ms_max, instance)
+        self._hidden: set[str] = set()
         self._is_closed = False
 
     def prepare(self) -> None:
-        """Create missing topics, then check all; see the port.
+        """Create missing topics and slots, then check all; see the port.
 
-        Several processes may do this at the same time.
+        Several processes may do this at the same time. Topics that the login may not see are
+        left alone: a cluster with access rules shows each user no more than it needs.
         """
-        self._create(self._ask_topics())
-        facts = self._wait_for_topics()
+        self._wait_for(self._have_all_topics, self._create, "creating topics")
+        facts = self._wait_for(
+            self._has_all_slots, self._add_slots, f"adding partitions to {Topic.SLOTS}"
+        )
         wrong = self._wrong(facts)
         if wrong:
             raise ConfigError(f"checking the stream at {self._cluster.address}: {'; '.join(wrong)}")
@@ -120,11 +130,11 @@ class KafkaStream:
         """Give what is wrong with topics and brokers; see the port.
 
         Beyond what `prepare` insists on it names settings that let everything work but can
-        lose confirmed records or refuse clients, where the login may read them.
+        lose confirmed records or refuse clients, where the login may read them; `unasked`
+        says where it may not.
         """
         facts = self._ask_topics()
-        names = map(self._cluster.name_of, PLANS)
-        found = [f"topic {name} does not exist" for name in names if name not in facts]
+        found = [f"topic {name} does not exist" for name in self._missing(facts)]
         found += self._wrong(facts)
         brokers = self._ask_brokers()
         for one in facts.values():
@@ -134,11 +144,29 @@ class KafkaStream:
             transaction_timeout_ms=self._cluster.io_timeout_ms + TRANSACTION_GRACE_MS,
             record_bytes_max=max(plan.record_bytes_max for plan in PLANS.values()),
         )
-        asked = ask_broker_settings(
-            self._cluster.admin, brokers, timeout_s=self._cluster.io_timeout_s
-        )
+        asked, _ = ask_broker_settings(self._cluster, brokers)
         for broker, have in asked.items():
             found += broker_dangers(have, broker=broker, brokers=len(brokers), bounds=bounds)
+        return found
+
+    def risks(self) -> list[str]:
+        """Tell what is lost with a broker; see the port."""
+        facts = self._ask_topics()
+        return topic_risks(facts.values(), brokers=len(self._ask_brokers()))
+
+    def unasked(self) -> list[str]:
+        """Give which questions of `check` the login may not ask; see the port."""
+        self._ask_topics()
+        user = self._cluster.address.user
+        found = [
+            f"topic {name}: user {user!r} may not see it and its settings"
+            for name in sorted(self._hidden)
+        ]
+        _, hidden = ask_broker_settings(self._cluster, self._ask_brokers())
+        found += [
+            f"broker {broker}: user {user!r} may not see its settings; `matchday setup` checks them"
+            for broker in sorted(hidden)
+        ]
         return found
 
     def topic_id(self, topic: Topic) -> str:
@@ -187,47 +215,54 @@ class KafkaStream:
     # --- asking ----------------------------------------------------------------------------
 
     def _ask_topics(self) -> dict[str, TopicFacts]:
+        """Ask for all topics, and remember which of them are not shown to this login."""
         names = [self._cluster.name_of(topic) for topic in PLANS]
-        try:
-            found = ask_topics(self._cluster.admin, names, timeout_s=self._cluster.io_timeout_s)
-        except UnavailableError as error:
-            self._cluster.link.is_silent(str(error))
-            raise
+        found, self._hidden = ask_topics(self._cluster, names)
+        if len(self._hidden) == len(names):
+            raise self._denied("seeing topics", names)
         self._cluster.link.is_answering()
         return found
 
     def _ask_brokers(self) -> list[str]:
-        return ask_brokers(self._cluster.admin, timeout_s=self._cluster.io_timeout_s)
+        return ask_brokers(self._cluster)
 
     def _describe(self, topics: Sequence[Topic]) -> dict[str, Any]:
         names = [self._cluster.name_of(topic) for topic in topics]
-        try:
-            found = ask_descriptions(
-                self._cluster.admin, names, timeout_s=self._cluster.io_timeout_s
-            )
-        except UnavailableError as error:
-            self._cluster.link.is_silent(str(error))
-            raise
+        found, hidden = ask_descriptions(self._cluster, names)
+        if hidden:
+            raise self._denied("opening topics", hidden)
         if lacking := [name for name in names if name not in found]:
             raise UnavailableError(
                 f"opening topics at {self._cluster.address}: {', '.join(lacking)} do not exist"
             )
         return found
 
+    def _denied(self, action: str, names: Collection[str]) -> UnavailableError:
+        what = f"{action} {', '.join(sorted(names))} at {self._cluster.address}"
+        return self._cluster.unavailable(
+            KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), action=what
+        )
+
+    def _missing(self, facts: Mapping[str, TopicFacts]) -> dict[str, Topic]:
+        """Give the topics, by name, that do not exist as far as this login can know."""
+        return {
+            name: topic
+            for topic in PLANS
+            if (name := self._cluster.name_of(topic)) not in facts and name not in self._hidden
+        }
+
     def _wrong(self, facts: Mapping[str, TopicFacts]) -> list[str]:
         return [
             sentence
-            for topic, plan in PLANS.items()
+            for topic, plan in self._plans.items()
             if (one := facts.get(self._cluster.name_of(topic))) is not None
-            for sentence in wrong_settings(plan, one, partitions=self._partitions[topic])
+            for sentence in wrong_settings(plan, one, is_retention_exact=topic in self._exact)
         ]
 
     # --- creating --------------------------------------------------------------------------
 
     def _create(self, existing: Mapping[str, TopicFacts]) -> None:
-        missing = {
-            name: topic for topic in PLANS if (name := self._cluster.name_of(topic)) not in existing
-        }
+        missing = self._missing(existing)
         if not missing:
             return
         brokers = len(self._ask_brokers())
@@ -235,35 +270,70 @@ class KafkaStream:
             [
                 NewTopic(
                     name,
-                    num_partitions=self._partitions[topic],
+                    num_partitions=self._plans[topic].partitions,
                     replication_factor=replicas_wanted(brokers),
-                    config=planned_settings(PLANS[topic], brokers=brokers),
+                    config=planned_settings(self._plans[topic], brokers=brokers),
                 )
                 for name, topic in missing.items()
             ],
             request_timeout=self._cluster.io_timeout_s,
         )
+        self._hear_changes(asked, action="creating topic", known_as="TOPIC_ALREADY_EXISTS")
+
+    def _add_slots(self, facts: Mapping[str, TopicFacts]) -> None:
+        """Give the slots' topic the partitions it lacks; it holds nothing that could move."""
+        name = self._cluster.name_of(Topic.SLOTS)
+        wanted = self._plans[Topic.SLOTS].partitions
+        if name in facts and facts[name].partitions < wanted:
+            asked = self._cluster.admin.create_partitions(
+                [NewPartitions(name, wanted)], request_timeout=self._cluster.io_timeout_s
+            )
+            # Also the answer where another replica was quicker.
+            known_as = "INVALID_PARTITIONS"
+            self._hear_changes(asked, action="adding partitions to topic", known_as=known_as)
+
+    def _hear_changes(
+        self, asked: Mapping[str, Future[Any]], *, action: str, known_as: str
+    ) -> None:
+        """Wait for the answers to changes; the error `known_as` means somebody did it before."""
         for name, answer in asked.items():
             try:
                 answer.result(self._cluster.io_timeout_s)
             except (KafkaException, TimeoutError) as error:
                 known = kafka_error(error)
-                if known is not None and known.name() == "TOPIC_ALREADY_EXISTS":
+                if known is not None and known.name() == known_as:
                     continue
-                if known is None or known.retriable() or known.name().startswith("_"):
-                    raise unavailable(error, action=f"creating topic {name}") from error
-                raise ConfigError(f"creating topic {name}: {said(error)}") from error
+                is_passing = known is None or known.retriable() or known.name().startswith("_")
+                if is_passing or (known is not None and known.code() in RIGHT_LACKING):
+                    raise self._cluster.unavailable(error, action=f"{action} {name}") from error
+                raise ConfigError(f"{action} {name}: {said(error)}") from error
 
-    def _wait_for_topics(self) -> dict[str, TopicFacts]:
-        """Wait until the brokers know of every topic that was created just now."""
+    def _have_all_topics(self, facts: Mapping[str, TopicFacts]) -> bool:
+        return not self._missing(facts)
+
+    def _has_all_slots(self, facts: Mapping[str, TopicFacts]) -> bool:
+        slots = facts.get(self._cluster.name_of(Topic.SLOTS))
+        return slots is None or slots.partitions >= self._plans[Topic.SLOTS].partitions
+
+    def _wait_for(
+        self,
+        is_there: Callable[[Mapping[str, TopicFacts]], bool],
+        make: Callable[[Mapping[str, TopicFacts]], None],
+        action: str,
+    ) -> dict[str, TopicFacts]:
+        """Make what lacks and wait until the brokers know of it.
+
+        It is made again each time it is still not there: with ZooKeeper a topic that is being
+        deleted is refused as existing for a moment, and then gone.
+        """
         deadline_s = self._clock.monotonic_s() + self._cluster.io_timeout_s
         never = threading.Event()
-        while len(facts := self._ask_topics()) < len(PLANS):
+        while not is_there(facts := self._ask_topics()):
             if self._clock.monotonic_s() > deadline_s:
-                lacking = {self._cluster.name_of(topic) for topic in PLANS} - facts.keys()
+                lacking = ", ".join(sorted(self._missing(facts))) or self._cluster.address
                 raise UnavailableError(
-                    f"creating topics {', '.join(sorted(lacking))}: not there after "
-                    f"{self._cluster.io_timeout_s:.1f} s"
+                    f"{action} {lacking}: not there after {self._cluster.io_timeout_s:.1f} s"
                 )
+            make(facts)
             self._clock.wait(never, CREATED_POLL_S)
         return facts

@@ -1,14 +1,13 @@
-"""What every Kafka client of one stream shares: settings, log lines, the state of the link.
+"""What every Kafka client of one stream shares: settings, log lines, the client for questions.
 
-Owns the connection settings, the knowledge whether the cluster answers, and the client for
-questions. Does not own the clients that read and write.
+Owns the connection settings and the questions about offsets. Does not own the clients that
+read and write, nor the state of the link (`kafka_link`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -26,13 +25,20 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from matchday.clock import Clock
 from matchday.domain.topics import Topic
-from matchday.errors import ConfigError, UnavailableError
-from matchday.observe.events import ClientLogged, LinkLost, LinkRestored, emit
-from matchday.ports import LinkState, Partition
-from matchday.stream.kafka_errors import DOWN, PASSING, kafka_error, said, unavailable
+from matchday.errors import ConfigError, DeniedError, FencedError, UnavailableError
+from matchday.observe.events import ClientLogged, emit
+from matchday.ports import Partition
+from matchday.stream.kafka_errors import (
+    DOWN,
+    PASSING,
+    RIGHT_LACKING,
+    denial,
+    kafka_error,
+    said,
+    unavailable,
+)
+from matchday.stream.kafka_link import KafkaLink, LinkProbe
 from matchday.stream.kafka_url import KafkaAddress
-
-LINK: Final = "stream"
 
 # Reconnecting: the first attempt at once, then doubling with the client's own jitter.
 RECONNECT_MS: Final = 100
@@ -40,8 +46,6 @@ RECONNECT_MS_MAX: Final = 2_000
 
 # How much the client reads ahead, kB over all partitions; one larger record still passes.
 READ_AHEAD_KB: Final = 32_768
-
-PROBE_INTERVAL_S: Final = 1.0
 
 # Between two questions, and the least time that a question is given.
 ASK_PAUSE_S: Final = 0.05
@@ -52,82 +56,6 @@ SETTLE_S: Final = 0.5
 SETTLE_PAUSE_S: Final = 0.005
 
 _Answer = TypeVar("_Answer")
-
-
-class KafkaLink:
-    """Whether the cluster answered the last time anybody asked it; safe from any thread.
-
-    Every client reports here; a change is told once, as an event.
-    """
-
-    def __init__(self, *, clock: Clock, detail: str) -> None:
-        self._clock = clock
-        self._address = detail
-        self._lock = threading.Lock()
-        self._is_known = False
-        self._state = LinkState(LINK, is_up=False, since_ms=clock.wall_ms(), detail="not asked yet")
-
-    def state(self) -> LinkState:
-        """Give the last known state; not up as long as nobody has asked."""
-        return self._state
-
-    def is_answering(self) -> None:
-        """Note an answer of the cluster; told only where it was known to be silent."""
-        if self._state.is_up:
-            return
-        with self._lock:
-            was_silent = self._is_known and not self._state.is_up
-            self._is_known = True
-            self._state = LinkState(LINK, True, self._clock.wall_ms(), self._address)
-        if was_silent:
-            emit(LinkRestored(LINK, self._address))
-
-    def is_silent(self, why: str) -> None:
-        """Note that the cluster could not be reached, and why; told once until it answers."""
-        with self._lock:
-            is_news = self._state.is_up or not self._is_known
-            since_ms = self._clock.wall_ms() if is_news else self._state.since_ms
-            self._is_known = True
-            self._state = LinkState(LINK, False, since_ms, why)
-        if is_news:
-            emit(LinkLost(LINK, f"{self._address}: {why}"))
-
-
-class LinkProbe:
-    """Asks the cluster whether it is there, without waiting for the answer.
-
-    The answer comes in a thread of the client library, which must never be the one that
-    lets go of a client last: the library ends the process for that. So this object, which
-    the thread holds on to, holds no client.
-    """
-
-    def __init__(self, *, link: KafkaLink, clock: Clock) -> None:
-        self._link = link
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._is_asking = False
-        self._asked_s = clock.monotonic_s() - PROBE_INTERVAL_S
-
-    def ask(self, admin: AdminClient, *, timeout_s: float) -> None:
-        """Ask, unless it was asked within the last second or has not answered yet."""
-        with self._lock:
-            now_s = self._clock.monotonic_s()
-            if self._is_asking or now_s - self._asked_s < PROBE_INTERVAL_S:
-                return
-            self._is_asking = True
-            self._asked_s = now_s
-        # Gives the log lines of this client, which nobody else asks for.
-        admin.poll(0)
-        admin.describe_cluster(request_timeout=timeout_s).add_done_callback(self._hear)
-
-    def _hear(self, answer: Future[Any]) -> None:
-        error = answer.exception()
-        if error is None:
-            self._link.is_answering()
-        else:
-            self._link.is_silent(said(error))
-        with self._lock:
-            self._is_asking = False
 
 
 class ClientLog:
@@ -161,7 +89,7 @@ class Cluster:
     probe: LinkProbe = field(init=False)
 
     def __post_init__(self) -> None:
-        settings = self.settings(_ignore)
+        settings = self.settings(self.link.hear)
         logger = settings.pop("logger")
         try:
             admin = AdminClient(settings, logger=logger)
@@ -227,11 +155,28 @@ class Cluster:
                     self.clock.wait(never, ASK_PAUSE_S)
                     self._learn_leaders(left_s)
                     continue
-                raised = unavailable(error, action=action)
-                self.link.is_silent(str(raised))
-                raise raised from error
+                raise self.unavailable(error, action=action) from error
             self.link.is_answering()
             return answer
+
+    def unavailable(self, error: BaseException | KafkaError, *, action: str) -> UnavailableError:
+        """Translate where nothing can be refused, and note what that says about the link.
+
+        A refused login shows as silence in what a call raises; the reason comes apart.
+        """
+        raised = unavailable(error, action=action, user=self.address.user)
+        if isinstance(raised, FencedError):
+            return raised
+        self.admin.poll(0)
+        refusal = self.link.refusal
+        if isinstance(raised, DeniedError):
+            self.link.is_denied(str(raised))
+        elif refusal is not None:
+            raised = DeniedError(f"{action}: {refusal}")
+            self.link.is_silent(str(raised))
+        else:
+            self.link.is_silent(str(raised))
+        return raised
 
     def answers(self) -> bool:
         """Tell within `io_timeout_s` whether the cluster is there."""
@@ -250,10 +195,15 @@ class Cluster:
 
         It may be old news, from before the client was polled: the cluster is asked.
         """
+        self.link.hear(error)
+        if error.code() in RIGHT_LACKING:
+            reason = denial(error, user=self.address.user)
+            self.link.is_denied(reason)
+            return reason
         if error.code() not in DOWN:
             return None
         self.probe.ask(self.admin, timeout_s=self.io_timeout_s)
-        return said(error)
+        return self.link.refusal or said(error)
 
     def _learn_leaders(self, timeout_s: float) -> None:
         # The client for questions takes the leaders that it knows for granted, for minutes
@@ -269,13 +219,19 @@ class Cluster:
         """Ask for the first offset of that append time or later; negative where there is none."""
         return self._offsets(partitions, time_ms)
 
-    def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    def ends(
+        self, partitions: Iterable[Partition], *, is_strict: bool = False
+    ) -> dict[Partition, int]:
         """Ask for the offset after everything committed before this call; errors as of `ask`.
 
         A commit is confirmed before its records are given to readers: the coordinator then
         marks them as committed in each partition. So where something lies behind the last
         stable offset it is waited for, at most `SETTLE_S`; what is not settled then belongs
         to a transaction that is open, perhaps of a producer that is gone.
+
+        Args:
+            partitions: Of which.
+            is_strict: Raise UnavailableError there, in place of an end before that transaction.
         """
         tops = self._offsets(partitions, OFFSET_END, isolation=IsolationLevel.READ_UNCOMMITTED)
         deadline_s = self.clock.monotonic_s() + SETTLE_S
@@ -285,6 +241,11 @@ class Cluster:
             if all(ends[one] >= top for one, top in tops.items()):
                 return ends
             if self.clock.monotonic_s() >= deadline_s:
+                if is_strict:
+                    names = sorted({self.name_of(one.topic) for one in tops})
+                    raise UnavailableError(
+                        f"reading {', '.join(names)} to the end: a transaction is open before it"
+                    )
                 return ends
             self.clock.wait(never, SETTLE_PAUSE_S)
 
@@ -321,10 +282,6 @@ class Cluster:
         return self.ask(question, action=f"asking for offsets of {', '.join(names)}")
 
 
-def _ignore(_error: KafkaError) -> None:
-    """Take what the client for questions reports by itself: its answers say the same."""
-
-
 def reading_settings() -> dict[str, Any]:
     """Give what everybody who reads committed records sets."""
     return {
@@ -332,6 +289,8 @@ def reading_settings() -> dict[str, Any]:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "allow.auto.create.topics": False,
+        # Else damage on the way that TCP did not notice is taken for what somebody wrote.
+        "check.crcs": True,
         "queued.max.messages.kbytes": READ_AHEAD_KB,
     }
 

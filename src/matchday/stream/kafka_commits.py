@@ -1,22 +1,51 @@
-"""Committing bookmarks within a bound, with a client whose own commit has none.
+"""Committing bookmarks within a bound, with clients whose own commits have none.
 
-The client's synchronous commit asks again and again for as long as the broker is silent
+The consumer's synchronous commit asks again and again for as long as the broker is silent
 (measured with a frozen one: until it went on), and its asynchronous one tells the outcome
-only from within a poll, where changes of the group would come up, too. So a commit runs in
-a thread of its own. Owns these threads; does not know groups or partitions.
+only from within a poll, where changes of the group would come up, too. The producer takes a
+time-out for bookmarks and does not keep to it (librdkafka issue 5456): with its connection
+to the group's coordinator cut in the wrong moment it waits for ever. So such calls run in
+threads of their own. Owns these threads; does not know groups or partitions.
 
-The client lets one thread in at a time: while a commit is stuck, nothing else can be asked
+The consumer lets one thread in at a time: while a commit is stuck, nothing else can be asked
 of it, and its owner has to make another one. `abandon` sees to the stuck one.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 THREAD: Final = "stream.commit"
+
+
+def within(timeout_s: float, call: Callable[[], None]) -> None:
+    """Make a call that may never return, and wait for it no longer than that.
+
+    Raises:
+        TimeoutError: It has not returned; it may still do its work. What it was asked of
+            cannot be used again. It is let go when the call returns, at the latest when the
+            broker closes the idle connection, or with the process.
+        KafkaException: The call's own.
+    """
+    errors: list[KafkaException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except KafkaException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=THREAD, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {timeout_s:.1f} s")
+    if errors:
+        raise errors[0]
 
 
 class BoundedCommits:

@@ -24,8 +24,8 @@ from matchday.errors import ConfigError, FencedError, UnavailableError
 from matchday.ports import Assignee, Bookmark, Partition, StreamRecord
 from matchday.stream.kafka_client import Cluster
 from matchday.stream.kafka_commits import BoundedCommits
-from matchday.stream.kafka_errors import said, unavailable
-from matchday.stream.kafka_records import bookmark_of, committed_place, convert, fetch
+from matchday.stream.kafka_errors import said
+from matchday.stream.kafka_records import bookmark_of, committed_place, convert, fetch, runs
 
 _EXPIRED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
@@ -132,7 +132,7 @@ class KafkaConsumer:
             else:
                 self._commits.commit(places, timeout_s=self._cluster.io_timeout_s)
         except (KafkaException, TimeoutError) as error:
-            raise self._unavailable(error, action) from error
+            raise self._cluster.unavailable(error, action=action) from error
         self._cluster.link.is_answering()
 
     def membership(self, partitions: Collection[Partition]) -> Any:
@@ -245,6 +245,8 @@ class KafkaConsumer:
     def _take_over(self, client: Client, places: list[TopicPartition]) -> None:
         """Ask the group for its bookmarks and the assignee for the starts, then read on."""
         if not places:
+            # More members than partitions: whoever stands by has been told so.
+            self._assignee.assigned({})
             return
         marks = {
             Partition(self._topics[answer.topic], answer.partition): bookmark_of(answer)
@@ -260,8 +262,7 @@ class KafkaConsumer:
             for one, first in firsts.items()
             if wanted[one] < first and (wanted[one] or marks[one])
         ]
-        client.assign([self._cluster.place(one, start) for one, start in self._next.items()])
-        self._are_partitions_paused = False
+        self._assign(client, self._next)
         for partition in passed:
             self._assignee.expired(partition, wanted[partition], firsts[partition])
 
@@ -300,8 +301,7 @@ class KafkaConsumer:
             self._fatal = self._fatal or error
         elif code != KafkaError._MAX_POLL_EXCEEDED:
             # In that case the client has left the group: `lost` follows, then it joins again.
-            self._trouble = said(error)
-            self._cluster.heard(error)
+            self._trouble = self._cluster.heard(error) or said(error)
 
     def _pass_gap(self, message: Message) -> None:
         """Go on at the oldest record kept where retention has passed the place to read."""
@@ -333,8 +333,7 @@ class KafkaConsumer:
         received = dict(self._next)
         received.update({Partition(one.topic, one.partition): one.offset + 1 for one in self._kept})
         received.update(starts)
-        self._client.assign([self._cluster.place(*one) for one in received.items()])
-        self._are_partitions_paused = False
+        self._assign(self._client, received)
 
     def _begin_anew(self, error: KafkaError) -> None:
         """Replace a client that can never go on, as if it had been thrown out of the group."""
@@ -357,6 +356,14 @@ class KafkaConsumer:
 
     # --- leaves ----------------------------------------------------------------------------
 
+    def _assign(self, client: Client, starts: Mapping[Partition, int]) -> None:
+        """Let the client read from these offsets; `poll` pauses it again where that is wanted."""
+        places = [self._cluster.place(*one) for one in starts.items()]
+        client.assign(places)
+        # What was paused before stays so over an assignment: nothing would come ever again.
+        client.resume(places)
+        self._are_partitions_paused = False
+
     def _follow_pause(self) -> None:
         if self._is_paused == self._are_partitions_paused:
             return
@@ -371,23 +378,13 @@ class KafkaConsumer:
             return []
         given, self._kept = self._kept[:records_max], self._kept[records_max:]
         following = self._next
-        strangers = 0
-        for record in given:
-            partition = Partition(record.topic, record.partition)
+        ours: list[StreamRecord] = []
+        for partition, run in runs(given):
+            # Else they came before their partition was given up, within the same call.
             if partition in following:
-                following[partition] = record.offset + 1
-            else:
-                strangers += 1
-        if strangers:
-            # They came before their partition was given up, within the same call.
-            return [one for one in given if Partition(one.topic, one.partition) in following]
-        return given
-
-    def _unavailable(self, error: BaseException | KafkaError, action: str) -> UnavailableError:
-        raised = unavailable(error, action=action)
-        if not isinstance(raised, FencedError):
-            self._cluster.link.is_silent(str(raised))
-        return raised
+                following[partition] = run[-1].offset + 1
+                ours += run
+        return ours
 
     def _check_open(self) -> None:
         if self._is_closed:

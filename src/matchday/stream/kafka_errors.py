@@ -14,7 +14,13 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from matchday.errors import FencedError, MatchdayError, RefusedError, UnavailableError
+from matchday.errors import (
+    DeniedError,
+    FencedError,
+    MatchdayError,
+    RefusedError,
+    UnavailableError,
+)
 
 FENCED: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -42,6 +48,21 @@ REFUSED: Final[Mapping[int, str]] = MappingProxyType(
     }
 )
 """The broker can never take one of the records: code to reason."""
+
+LOGIN_REFUSED: Final = frozenset(
+    {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}
+)
+"""User or password are wrong."""
+
+RIGHT_LACKING: Final = frozenset(
+    {
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+"""The user is known, and may not do this."""
 
 DOWN: Final = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL})
 """Codes after which nothing of the cluster can be reached; single brokers may come and go."""
@@ -84,12 +105,22 @@ def said(error: BaseException | KafkaError) -> str:
     return f"{error}" or type(error).__name__
 
 
-def translate(error: BaseException | KafkaError, *, action: str) -> MatchdayError:
+def denial(error: BaseException | KafkaError, *, user: str) -> str:
+    """Tell who was refused what, and what to do; for codes of the two tables above."""
+    known = error if isinstance(error, KafkaError) else kafka_error(error)
+    who = f"user {user!r}" if user else "nobody, for stream.url has no login,"
+    if known is not None and known.code() in LOGIN_REFUSED:
+        return f"{who} is refused: {said(error)}; check user and password in stream.url"
+    return f"{who} lacks the right: {said(error)}; `matchday setup` grants what is needed"
+
+
+def translate(error: BaseException | KafkaError, *, action: str, user: str = "") -> MatchdayError:
     """Give the error to raise for one of the client's; raise it `from` the original.
 
     Args:
         error: What the client raised or reported.
         action: What was being done to what, such as "committing 12 records as ingest-0".
+        user: Who did it.
     """
     known = error if isinstance(error, KafkaError) else kafka_error(error)
     code = known.code() if known is not None else KafkaError.NO_ERROR
@@ -97,12 +128,16 @@ def translate(error: BaseException | KafkaError, *, action: str) -> MatchdayErro
         return FencedError(f"{action}: {FENCED[code]}: {said(error)}")
     if code in REFUSED:
         return RefusedError(REFUSED[code], f"{action}: refused by the broker: {said(error)}")
+    if code in LOGIN_REFUSED | RIGHT_LACKING:
+        return DeniedError(f"{action}: {denial(error, user=user)}")
     return UnavailableError(f"{action}: {said(error)}")
 
 
-def unavailable(error: BaseException | KafkaError, *, action: str) -> UnavailableError:
-    """Translate where nothing can be refused: gives UnavailableError or FencedError."""
-    translated = translate(error, action=action)
+def unavailable(
+    error: BaseException | KafkaError, *, action: str, user: str = ""
+) -> UnavailableError:
+    """Translate where nothing can be refused: UnavailableError, DeniedError or FencedError."""
+    translated = translate(error, action=action, user=user)
     if isinstance(translated, UnavailableError):
         return translated
     return UnavailableError(f"{action}: {said(error)}")

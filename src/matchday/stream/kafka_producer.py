@@ -20,11 +20,18 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as Client
 
 from matchday.domain.topics import PLANS, Topic
-from matchday.errors import FencedError, MatchdayError, RefusedError, UnavailableError
+from matchday.errors import (
+    DeniedError,
+    FencedError,
+    MatchdayError,
+    RefusedError,
+    UnavailableError,
+)
 from matchday.ports import Bookmark, Consumer, Partition, Record
 from matchday.stream.kafka_client import Cluster
+from matchday.stream.kafka_commits import within
 from matchday.stream.kafka_consumer import KafkaConsumer
-from matchday.stream.kafka_errors import kafka_error, translate, unavailable
+from matchday.stream.kafka_errors import kafka_error, translate
 from matchday.stream.kafka_records import OVERHEAD_BYTES, committed_place, size_bytes
 
 # The client sends what a batch has gathered when the commit flushes it; until then it waits,
@@ -39,6 +46,8 @@ QUEUE_KB: Final = 2_097_151
 # Beyond the commit's own bound, so that the broker does not abort under a slow commit.
 TRANSACTION_GRACE_MS: Final = 5_000
 ABORT_TIMEOUT_S: Final = 2.0
+# Its own time-out comes first, where it keeps to it.
+CLIENT_LATE_S: Final = 1.0
 
 
 class KafkaProducer:
@@ -64,9 +73,7 @@ class KafkaProducer:
             self._client.init_transactions(cluster.io_timeout_s)
         except KafkaException as error:
             self.close()
-            raised = unavailable(error, action=f"taking over the name {owner}")
-            cluster.link.is_silent(str(raised))
-            raise raised from error
+            raise cluster.unavailable(error, action=f"taking over the name {owner}") from error
         cluster.link.is_answering()
 
     def commit(
@@ -102,11 +109,10 @@ class KafkaProducer:
             for topic, records in outputs.items():
                 self._enqueue(self._cluster.name_of(topic), records)
             if places:
-                left_s = max(deadline_s - clock.monotonic_s(), 0.1)
-                self._client.send_offsets_to_transaction(places, group, left_s)
+                self._move_bookmarks(places, group, max(deadline_s - clock.monotonic_s(), 0.1))
             is_ending = True
             self._client.commit_transaction(max(deadline_s - clock.monotonic_s(), 0.1))
-        except (KafkaException, BufferError) as error:
+        except (KafkaException, BufferError, TimeoutError) as error:
             raise self._give_up(error, count, is_ending=is_ending) from error
         self._cluster.link.is_answering()
 
@@ -154,6 +160,14 @@ class KafkaProducer:
         place = self._cluster.place
         return [committed_place(place(one), mark) for one, mark in bookmarks.items()], group
 
+    def _move_bookmarks(self, places: list[Any], group: Any, timeout_s: float) -> None:
+        """Add the bookmarks to the transaction, in a thread of its own: see `kafka_commits`."""
+        client = self._client
+        within(
+            timeout_s + CLIENT_LATE_S,
+            lambda: client.send_offsets_to_transaction(places, group, timeout_s),
+        )
+
     def _enqueue(self, name: str, records: Sequence[Record]) -> None:
         """Hand records to the client in order, runs without headers as one batch."""
         run: list[dict[str, Any]] = []
@@ -184,10 +198,14 @@ class KafkaProducer:
 
     def _give_up(self, error: BaseException, count: int, *, is_ending: bool) -> MatchdayError:
         """Abort where the client still can, and give the error that tells the caller."""
-        raised = translate(error, action=f"committing {count} records as {self._owner}")
+        action = f"committing {count} records as {self._owner}"
+        raised = translate(error, action=action, user=self._cluster.address.user)
         # Once the commit was asked for, only the client knows whether it can be taken back.
         known = kafka_error(error)
-        may_abort = not is_ending or (known is not None and known.txn_requires_abort())
+        is_stuck = isinstance(error, TimeoutError)
+        may_abort = not is_stuck and (
+            not is_ending or (known is not None and known.txn_requires_abort())
+        )
         was_aborted = may_abort and self._abort()
         if isinstance(raised, RefusedError):
             if was_aborted:
@@ -196,6 +214,8 @@ class KafkaProducer:
         self._spent = raised
         if isinstance(raised, FencedError):
             self._cluster.link.is_answering()
+        elif isinstance(raised, DeniedError):
+            self._cluster.link.is_denied(str(raised))
         else:
             self._cluster.link.is_silent(str(raised))
         return raised

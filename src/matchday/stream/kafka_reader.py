@@ -65,16 +65,17 @@ class KafkaReader:
             raise UnavailableError(f"reading {', '.join(self._topics)}: {trouble}")
         return given
 
-    def is_at_end(self) -> bool:
-        """Tell whether every record committed before this call has been given out.
+    def is_at_end(self, *, is_strict: bool = False) -> bool:
+        """Tell whether every record committed before this call has been given; see the port.
 
         Raises:
-            UnavailableError: The cluster does not tell where the ends are; ask again.
+            UnavailableError: The cluster does not tell where the ends are, or, with
+                `is_strict`, a transaction is open before one of them; ask again.
         """
         self._check_open()
         if self._kept:
             return False
-        ends = self._cluster.ends(self._starts)
+        ends = self._cluster.ends(self._starts, is_strict=is_strict)
         # The markers that end transactions have offsets, too. The client passes them like
         # records that it gives to nobody, so the ones after the last record still lie there.
         self._take(timeout_s=0.0, count_max=LOOK_AHEAD_RECORDS)
@@ -106,8 +107,7 @@ class KafkaReader:
         records, reports = convert(messages, self._topics)
         self._kept += records
         for error, _ in reports:
-            self._trouble = said(error)
-            self._cluster.heard(error)
+            self._trouble = self._cluster.heard(error) or said(error)
         if records:
             self._cluster.link.is_answering()
 

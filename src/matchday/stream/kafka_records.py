@@ -6,13 +6,13 @@ counts. Pure but for `fetch`. Does not know groups, transactions or topics' sett
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from matchday.domain.topics import Topic
-from matchday.ports import Bookmark, Record, StreamRecord
+from matchday.ports import Bookmark, Partition, Record, StreamRecord
 
 MESSAGES_MAX: Final = 1_000_000
 # Brokers take 4096 unless told otherwise, and the client sends a NUL besides.
@@ -64,6 +64,24 @@ def convert(
             )
         )
     return records, reports
+
+
+def runs(records: Sequence[StreamRecord]) -> Iterator[tuple[Partition, Sequence[StreamRecord]]]:
+    """Split records into runs of one partition, in their order.
+
+    Clients give whole fetches of a partition one after the other, so that there are far
+    fewer runs than records, and what is looked up by partition is looked up once a run.
+    """
+    begin = 0
+    for at in range(1, len(records) + 1):
+        first = records[begin]
+        if (
+            at == len(records)
+            or records[at].partition != first.partition
+            or records[at].topic is not first.topic
+        ):
+            yield Partition(first.topic, first.partition), records[begin:at]
+            begin = at
 
 
 def size_bytes(record: Record) -> int:

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
-from matchday.domain.topics import TopicPlan
-from matchday.errors import ConfigError, UnavailableError
-from matchday.stream.kafka_errors import kafka_error, unavailable
+from matchday.domain.topics import Topic, TopicPlan
+from matchday.stream.kafka_client import Cluster
+from matchday.stream.kafka_errors import RIGHT_LACKING, kafka_error
 from matchday.stream.kafka_records import BOOKMARK_BYTES_MAX, OVERHEAD_BYTES
 
 REPLICAS_MAX: Final = 3
 FOREVER: Final = -1
+UNSET: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,16 @@ def planned_settings(plan: TopicPlan, *, brokers: int) -> dict[str, str]:
     return settings
 
 
-def wrong_settings(plan: TopicPlan, facts: TopicFacts, *, partitions: int) -> list[str]:
+def wrong_settings(
+    plan: TopicPlan, facts: TopicFacts, *, is_retention_exact: bool = False
+) -> list[str]:
     """Give what stops the stages from working as promised, one sentence each.
 
     Partitions must be as many as planned, no more either: the key's place depends on their
-    number, so that a topic that grew has the history of a key in two places. Larger
-    records and longer retention than planned harm nobody.
+    number, so that a topic that grew has the history of a key in two places. Only the slots'
+    topic may have more, as it holds nothing. Larger records harm nobody, nor does longer
+    retention, except where the operator has said how long (`is_retention_exact`): a setting
+    that changes nothing would be worse than a refusal.
     """
     have = facts.settings
     found: list[str] = []
@@ -88,14 +93,17 @@ def wrong_settings(plan: TopicPlan, facts: TopicFacts, *, partitions: int) -> li
     def tell(setting: str, actual: object, wanted: object) -> None:
         found.append(f"topic {facts.name}: {setting} is {actual}, expected {wanted}")
 
-    if facts.partitions != partitions:
-        tell("partitions", facts.partitions, partitions)
+    if plan.topic is Topic.SLOTS:
+        if facts.partitions < plan.partitions:
+            tell("partitions", facts.partitions, f"at least {plan.partitions}")
+    elif facts.partitions != plan.partitions:
+        tell("partitions", facts.partitions, plan.partitions)
     for setting, wanted in planned_settings(plan, brokers=1).items():
         actual = have.get(setting, "")
         if setting == "max.message.bytes":
             if int(actual or 0) < int(wanted):
                 tell(setting, actual, f"at least {wanted}")
-        elif setting == "retention.ms":
+        elif setting == "retention.ms" and not is_retention_exact:
             if FOREVER != int(actual or 0) < int(wanted):
                 tell(setting, actual, f"at least {wanted}, or -1")
         elif actual != wanted:
@@ -129,6 +137,24 @@ def topic_dangers(facts: TopicFacts, *, brokers: int) -> list[str]:
             "records go before their time when much arrives"
         )
     return found
+
+
+def topic_risks(facts: Collection[TopicFacts], *, brokers: int) -> list[str]:
+    """Give what well-set topics can still lose, and what would help, one sentence each.
+
+    Kafka confirms what is in the memory of its in-sync replicas; it writes to the disk later
+    unless `flush.messages` says how soon. So a kill of a broker loses nothing, and a power
+    failure of all machines that hold a replica does.
+    """
+    copies = [one.replicas_min for one in facts]
+    flushed = all(int(one.settings.get("flush.messages", UNSET)) == 1 for one in facts)
+    if flushed or not copies or min(copies) >= REPLICAS_MAX:
+        return []
+    return [
+        f"{brokers} brokers, {min(copies)} copies of each record, not flushed before they are "
+        "confirmed: a power failure of these machines loses confirmed records; use three brokers "
+        "with separate power, or set flush.messages=1 on the topics (slower)"
+    ]
 
 
 def broker_dangers(
@@ -176,19 +202,21 @@ def broker_dangers(
     return found
 
 
-def ask_topics(
-    admin: AdminClient, names: Collection[str], *, timeout_s: float
-) -> dict[str, TopicFacts]:
-    """Ask for topics, with their settings; those that do not exist are left out.
+def ask_topics(cluster: Cluster, names: Collection[str]) -> tuple[dict[str, TopicFacts], set[str]]:
+    """Ask for topics, with their settings.
+
+    Returns:
+        What exists by name, and the names that the login may not see whole: the cluster does
+        not even tell whether they exist.
 
     Raises:
-        ConfigError: The user may not see them.
+        DeniedError: The login is refused.
         UnavailableError: No answer in time.
     """
-    described = ask_descriptions(admin, names, timeout_s=timeout_s)
+    described, hidden = ask_descriptions(cluster, names)
     wanted = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in described]
-    settings = _ask_settings(admin, wanted, timeout_s=timeout_s)
-    return {
+    settings, unseen = _ask_settings(cluster, wanted)
+    facts = {
         name: TopicFacts(
             name=name,
             topic_id=str(one.topic_id),
@@ -199,66 +227,67 @@ def ask_topics(
         for name, one in described.items()
         if name in settings
     }
+    return facts, hidden | unseen
 
 
-def ask_descriptions(
-    admin: AdminClient, names: Collection[str], *, timeout_s: float
-) -> dict[str, Any]:
-    """Ask for the descriptions of the topics that exist; errors as of `ask_topics`."""
-    action = "asking for topics"
-    asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
+def ask_descriptions(cluster: Cluster, names: Collection[str]) -> tuple[dict[str, Any], set[str]]:
+    """Ask for the descriptions of the topics that exist; as of `ask_topics`."""
+    timeout_s = cluster.io_timeout_s
+    asked = cluster.admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
     found: dict[str, Any] = {}
+    hidden: set[str] = set()
     for name, answer in asked.items():
         try:
             found[name] = answer.result(timeout_s)
         except (KafkaException, TimeoutError) as error:
-            if _is_missing(error):
-                continue
-            raise _refused(error, f"{action} {name}") from error
-    return found
+            if _is_hidden(error):
+                hidden.add(name)
+            elif not _is_missing(error):
+                raise cluster.unavailable(error, action=f"asking for topics {name}") from error
+    return found, hidden
 
 
-def ask_brokers(admin: AdminClient, *, timeout_s: float) -> list[str]:
-    """Ask for the ids of the brokers that are up.
-
-    Raises:
-        UnavailableError: No answer in time.
-    """
+def ask_brokers(cluster: Cluster) -> list[str]:
+    """Ask for the ids of the brokers that are up; errors as of `ask_topics`."""
+    timeout_s = cluster.io_timeout_s
     try:
-        found = admin.describe_cluster(request_timeout=timeout_s).result(timeout_s)
+        found = cluster.admin.describe_cluster(request_timeout=timeout_s).result(timeout_s)
     except (KafkaException, TimeoutError) as error:
-        raise unavailable(error, action="asking for brokers") from error
+        raise cluster.unavailable(error, action="asking for brokers") from error
     return sorted(str(node.id) for node in found.nodes)
 
 
 def ask_broker_settings(
-    admin: AdminClient, brokers: Collection[str], *, timeout_s: float
-) -> dict[str, dict[str, str]]:
-    """Ask for the settings of brokers, by id; empty where the user may not see them."""
+    cluster: Cluster, brokers: Collection[str]
+) -> tuple[dict[str, dict[str, str]], set[str]]:
+    """Ask for the settings of brokers, by id, and which of them the login may not see."""
     wanted = [ConfigResource(ConfigResource.Type.BROKER, broker) for broker in brokers]
-    try:
-        return _ask_settings(admin, wanted, timeout_s=timeout_s)
-    except ConfigError:
-        return {}
+    return _ask_settings(cluster, wanted)
 
 
 def _ask_settings(
-    admin: AdminClient, wanted: list[ConfigResource], *, timeout_s: float
-) -> dict[str, dict[str, str]]:
-    if not wanted:
-        return {}
+    cluster: Cluster, wanted: list[ConfigResource]
+) -> tuple[dict[str, dict[str, str]], set[str]]:
     found: dict[str, dict[str, str]] = {}
-    for resource, answer in admin.describe_configs(wanted, request_timeout=timeout_s).items():
+    hidden: set[str] = set()
+    if not wanted:
+        return found, hidden
+    timeout_s = cluster.io_timeout_s
+    asked = cluster.admin.describe_configs(wanted, request_timeout=timeout_s)
+    for resource, answer in asked.items():
         try:
             entries = answer.result(timeout_s)
         except (KafkaException, TimeoutError) as error:
-            if _is_missing(error):
-                continue
-            raise _refused(error, f"asking for the settings of {resource.name}") from error
+            if _is_hidden(error):
+                hidden.add(resource.name)
+            elif not _is_missing(error):
+                action = f"asking for the settings of {resource.name}"
+                raise cluster.unavailable(error, action=action) from error
+            continue
         found[resource.name] = {
             name: entry.value for name, entry in entries.items() if entry.value is not None
         }
-    return found
+    return found, hidden
 
 
 def _is_missing(error: BaseException) -> bool:
@@ -266,9 +295,6 @@ def _is_missing(error: BaseException) -> bool:
     return known is not None and known.name() in ("UNKNOWN_TOPIC_OR_PART", "UNKNOWN_TOPIC_ID")
 
 
-def _refused(error: BaseException, action: str) -> ConfigError | UnavailableError:
-    """Tell what is forbidden, which a person must change, from what does not answer."""
+def _is_hidden(error: BaseException) -> bool:
     known = kafka_error(error)
-    if known is not None and known.name().endswith("AUTHORIZATION_FAILED"):
-        return ConfigError(f"{action}: the login lacks the permission: {known.str()}")
-    return unavailable(error, action=action)
+    return known is not None and known.code() in RIGHT_LACKING

@@ -61,11 +61,15 @@ class KafkaAddress:
         parts = urlsplit(url)
         login, _, hosts = parts.netloc.rpartition("@")
         user, _, password = login.partition(":")
-        shown = f"{parts.scheme}://{hosts}{parts.path}"
+        # An unencoded '/', '?' or '#' in a password ends the part that is known to be secret.
+        is_cut = "@" in url.partition("://")[2] and not login
+        shown = f"{parts.scheme}://***" if is_cut else f"{parts.scheme}://{hosts}{parts.path}"
 
         def refuse(what: str) -> NoReturn:
             raise ConfigError(f"reading stream URL {shown!r}: {what}; expected {_FORM}")
 
+        if is_cut:
+            refuse("its login holds '/', '?' or '#', which must be percent-encoded")
         if parts.scheme not in ("kafka", "kafkas"):
             refuse(f"scheme {parts.scheme!r} is neither 'kafka' nor 'kafkas'")
         if parts.path.strip("/") or parts.fragment:
