@@ -18,6 +18,8 @@ from browser.ground import START_MS, Ground, forecast, players_at, positions, sc
 from matchday.clock import SystemClock
 from matchday.dashboard.security import COOKIE
 from matchday.dashboard.serve import DashboardServer
+from matchday.dashboard.state import Attribution
+from matchday.domain.account import Counts
 from matchday.errors import ConfigError, UnavailableError
 from matchday.ports import LinkState
 
@@ -272,6 +274,23 @@ def test_readiness_names_the_link_that_is_down_and_since_when(ground, server):
         {"name": "mqtt", "is_up": False, "since_ms": 1_700_000_000_000,
          "detail": "connection refused"}
     ]  # fmt: skip
+
+
+def test_readiness_names_no_link_to_who_has_no_token(ground):
+    ground.links.append(LinkState("mqtt", False, 1_700_000_000_000, "no route to broker-7"))
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        assert json.loads(get(server, "/readyz").text) == {"ready": False}
+        known = get(server, "/readyz", Authorization="Bearer open sesame")
+        assert "broker-7" in known.text
+
+
+def test_credits_of_the_demo_show_once_its_data_is_there(ground):
+    credit = Attribution("Match", "somebody, MIT", sources=frozenset({"roof"}))
+    with DashboardServer(ground.state(attributions=[credit]), port=0) as server:
+        assert get_json(server, "/api/v1/about")["attributions"] == []
+        ground.counts["roof"] = Counts(accepted=1, stored=1)
+        shown = get_json(server, "/api/v1/about")["attributions"]
+    assert [item["name"] for item in shown] == ["Match"]
 
 
 def test_it_starts_while_the_stream_is_down_and_goes_live_by_itself(ground):

@@ -21,7 +21,8 @@ from matchday.dashboard.documents import jsonable
 from matchday.dashboard.history import series_history
 from matchday.dashboard.live import Watch, line_of, link_of
 from matchday.dashboard.messages import Ledger
-from matchday.dashboard.state import DATABASE, DashboardState
+from matchday.dashboard.security import MAY_SEE
+from matchday.dashboard.state import DATABASE, Attribution, DashboardState
 from matchday.errors import MatchdayError, RefusedError
 from matchday.observe import metrics
 
@@ -67,10 +68,22 @@ class Api:
                 "publish_line": publish_line(self._state.endpoint_note, self._state.venues),
                 "attributions": [
                     {"name": item.name, "text": item.text, "url": item.url}
-                    for item in self._state.attributions
+                    for item in await self._attributions()
                 ],
             }
         )
+
+    async def _attributions(self) -> list[Attribution]:
+        """Give who is to be named for what is here."""
+        found = self._state.attributions
+        if not any(item.sources for item in found):
+            return list(found)
+        try:
+            account = await self._asker.ask(self._state.account)
+        except MatchdayError:
+            return list(found)
+        here = {line.source for line in account.lines}
+        return [item for item in found if not item.sources or item.sources & here]
 
     async def ledger(self, request: Request) -> Response:
         """Give the account, asked for at this moment; `?source=` gives one line only."""
@@ -160,13 +173,15 @@ class Api:
         return PlainTextResponse("ok\n")
 
     async def readyz(self, request: Request) -> Response:
-        """Say whether all links are up; 503 names those that are not, and since when."""
+        """Say whether all links are up; with the token also which are not, and since when."""
         try:
             links = await self._asker.ask(self._watch.links)
         except MatchdayError as error:
             return refusal(error)
         is_ready = all(link.is_up for link in links)
-        body = {"ready": is_ready, "links": [link_of(link) for link in links]}
+        body: dict[str, object] = {"ready": is_ready}
+        if request.scope.get(MAY_SEE, False):
+            body["links"] = [link_of(link) for link in links]
         return answer(body, status=200 if is_ready else 503)
 
     async def metrics(self, request: Request) -> Response:

@@ -20,6 +20,8 @@ from matchday.dashboard.live import Slow, Watch
 from matchday.observe.events import LiveMessagesDropped, emit
 
 POSITIONS_EVERY_S = 0.04
+QUIET_TICKS = 50
+"""After so many ticks without a position (2 s) looking at every `STATE_EVERY_S` will do."""
 STATE_EVERY_S = 0.25
 SOURCES_EVERY_TICKS = 4
 QUEUE_MAX = 32
@@ -73,6 +75,7 @@ class Hub:
         self._board = board
         self._watch = watch
         self._clients: dict[Mailbox, str] = {}
+        self._is_watched = asyncio.Event()
         self._last = Slow()
         self._ticks = 0
         self.dropped = 0
@@ -85,23 +88,30 @@ class Hub:
     # --- ticks -----------------------------------------------------------------------------
 
     async def run_positions(self) -> None:
-        """Send new positions at every tick, until cancelled."""
+        """Send new positions at every tick while somebody watches, until cancelled."""
+        quiet_ticks = 0
         while True:
-            await asyncio.sleep(POSITIONS_EVERY_S)
-            self.send_positions()
+            await self._is_watched.wait()
+            is_quiet = quiet_ticks >= QUIET_TICKS
+            await asyncio.sleep(STATE_EVERY_S if is_quiet else POSITIONS_EVERY_S)
+            quiet_ticks = 0 if self.send_positions() else quiet_ticks + 1
 
     async def run_state(self) -> None:
-        """Send everything else at every tick, until cancelled."""
+        """Send everything else at every tick while somebody watches, until cancelled."""
         while True:
+            await self._is_watched.wait()
             await asyncio.sleep(STATE_EVERY_S)
             self.send_state()
 
-    def send_positions(self) -> None:
-        """Encode and queue the positions that changed, once per venue watched."""
+    def send_positions(self) -> bool:
+        """Encode and queue the positions that changed, once per venue watched; tell if any."""
+        has_any = False
         for venue, mailboxes in self._by_venue().items():
             message = self._board.positions(venue)
             if message.frames:
+                has_any = True
                 self._put(mailboxes, _encode(message))
+        return has_any
 
     def send_state(self) -> None:
         """Encode and queue what changed besides, once per venue watched."""
@@ -142,6 +152,8 @@ class Hub:
         mailbox = Mailbox()
         venue = socket.query_params.get("venue", "")
         self._clients[mailbox] = venue
+        self._is_watched.set()
+        self._watch.follow(is_watched=True)
         sender = asyncio.create_task(
             self._send(socket, mailbox, venue), name="dashboard.live_sender"
         )
@@ -153,6 +165,9 @@ class Hub:
             pass
         finally:
             self._clients.pop(mailbox, None)
+            if not self._clients:
+                self._is_watched.clear()
+                self._watch.follow(is_watched=False)
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
 

@@ -1,8 +1,9 @@
 """The two threads that feed the live view: the tail of the stream, and the slow states.
 
 `Tail` reads readings and findings from the stream's end and hands them to the board;
-`Watch` asks for the account and the links about once a second. Both outlive any outage of
-what they read, tell which it is and since when, and go on alone. Neither knows a client.
+`Watch` asks for the account and the links, once a second while somebody watches. Both
+outlive any outage of what they read, tell which it is and since when, and go on alone.
+Neither knows a client.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ LINGER_S = 0.01
 """Pause after a poll that gave something, so that records come in batches: 100 polls/s."""
 BEHIND_S_MAX = 3.0
 """Behind the stream's end for longer: skip to it, because a live view shows what is."""
-BACK_OFF_S_MAX = 5.0
+BACK_OFF_S_MAX = 2.0
 WATCH_EVERY_S = 1.0
+UNWATCHED_EVERY_S = 10.0
+"""How old the account may be that a first tab begins with; a second later it is of now."""
 
 
 class Tail:
@@ -151,13 +154,23 @@ class Slow:
 
 
 class Watch:
-    """Asks for account and links once a second, so that no client ever waits for them."""
+    """Asks for account and links again and again, so that no client ever waits for them.
+
+    Once a second while somebody watches or a link is down (a link may learn only from the
+    next question that it is up again), else every `UNWATCHED_EVERY_S`: reading the account
+    is by far the dearest thing that an idle dashboard does.
+    """
 
     def __init__(self, state: DashboardState, tail: Tail, *, stop: threading.Event) -> None:
         self._state = state
         self._tail = tail
         self._stop = stop
         self._slow = Slow(links=(link_of(tail.link()),))
+        self._is_watched = False
+
+    def follow(self, *, is_watched: bool) -> None:
+        """Take note whether any tab is open, within a second; from any thread."""
+        self._is_watched = is_watched
 
     @property
     def slow(self) -> Slow:
@@ -166,9 +179,14 @@ class Watch:
 
     def run(self) -> None:
         """Ask until `stop` is set."""
+        clock = self._state.clock
+        due_s = clock.monotonic_s()
         while not self._stop.is_set():
-            self.ask()
-            self._state.clock.wait(self._stop, WATCH_EVERY_S)
+            are_up = all(link.is_up for link in self._slow.links)
+            if self._is_watched or not are_up or clock.monotonic_s() >= due_s:
+                self.ask()
+                due_s = clock.monotonic_s() + UNWATCHED_EVERY_S
+            clock.wait(self._stop, WATCH_EVERY_S)
 
     def ask(self) -> None:
         """Ask once; an account that cannot be had keeps the last one and says why."""

@@ -28,6 +28,9 @@ COOKIE_S = 12 * 3600
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/login"})
 """Paths that answer without a token: probes, the log-in page; `/assets/` besides."""
 
+MAY_SEE = "matchday.may_see"
+"""Set in the scope of a request: whether who asks may see more than that we live."""
+
 LOGIN_FAILURES_MAX = 10
 LOGIN_WINDOW_S = 60.0
 LOGIN_BYTES_MAX = 4_096
@@ -76,9 +79,8 @@ class Guard:
         if scope["type"] == "websocket" and origin is not None and _origin_host(origin) != host:
             return _error(403, "foreign_origin", "opening live view: foreign origin")
         path = scope["path"]
-        if self._token is None or path in OPEN_PATHS or path.startswith("/assets/"):
-            return None
-        if self._knows(headers):
+        scope[MAY_SEE] = self._token is None or self._knows(headers)
+        if scope[MAY_SEE] or path in OPEN_PATHS or path.startswith("/assets/"):
             return None
         if scope["type"] == "http" and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/login", 303)

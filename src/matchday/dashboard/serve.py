@@ -21,6 +21,7 @@ from matchday.observe.events import ServiceStarted, ServiceStopped, emit
 START_S_MAX = 15.0
 STOP_S_MAX = 10.0
 GRACE_S = 2
+ALIVE_EVERY_S = 1.0
 LIVE_BYTES_MAX = 4_096
 """A page has nothing to say on the live connection."""
 
@@ -102,7 +103,7 @@ class DashboardServer:
         """
         self.start()
         try:
-            while not self._state.clock.wait(stop, 0.2):
+            while not self._state.clock.wait(stop, ALIVE_EVERY_S):
                 if not self.is_running:
                     raise RuntimeError("serving the dashboard: web server ended") from self._crash
         finally:

@@ -26,11 +26,13 @@ class Attribution:
         name: The recording or data set.
         text: Authors, licence and what was changed, as its licence asks.
         url: Where it comes from; shown as text and as a link if it is https.
+        sources: Shown once one of these sources is in the account; empty means always.
     """
 
     name: str
     text: str
     url: str = ""
+    sources: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from matchday.dashboard.serve import DashboardServer
 from matchday.dashboard.state import Attribution, DashboardState
 from matchday.ports import LinkState, Query, Stream
 from matchday.services.accounting import CachedAccount
+from matchday.services.demo import demo_attributions
 from matchday.services.lifecycle import Role, Service
 from matchday.services.links import is_embedded, open_query, open_stream, read_token
 from matchday.services.stages import read_venues
@@ -51,7 +52,14 @@ def build_dashboard(settings: Settings, *, clock: Clock) -> Service:
     embedded = is_embedded(settings.stream.url.get_secret_value())
     stream = open_stream(settings, clock=clock, read_only=embedded)
     query = open_query(settings)
-    page = build_page(settings, stream, query, lambda: [stream.link(), query.link()], clock=clock)
+    page = build_page(
+        settings,
+        stream,
+        query,
+        lambda: [stream.link(), query.link()],
+        clock=clock,
+        attributions=demo_attributions(),
+    )
 
     def close() -> None:
         query.close()

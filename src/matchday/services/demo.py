@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matchday.clock import Clock
 from matchday.config import Settings
 from matchday.dashboard.state import Attribution
+from matchday.ports import LinkState
+from matchday.sensors.broker import Broker
 from matchday.sensors.outbox import Outbox, claim_slot
 from matchday.sensors.publisher import Publisher
 from matchday.sensors.recordings import ReadOptions, open_recording
 from matchday.sensors.replay import ReplayOptions, replay
 from matchday.services.bundled import examples
-from matchday.services.lifecycle import Role
+from matchday.services.health import health_of
+from matchday.services.lifecycle import Role, Service
 from matchday.services.sensor import broker_of
 
 VENUE = "demo.toml"
+FLUSH_S = 0.5
+"""Of each recording, one after the other; what is not acknowledged stays in its outbox."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,15 @@ SOURCES = (
 )
 
 
+# Names that only the demo's recordings have; its other sources might be somebody's own.
+_TELLING = frozenset({"tracking", "camera-north"})
+
+
+def demo_attributions() -> list[Attribution]:
+    """Give whom to name for the demo's data, once it is there."""
+    return [replace(source.attribution, sources=_TELLING) for source in SOURCES]
+
+
 def venue_file() -> Path:
     """Give the demo's venue file."""
     return examples() / "venues" / VENUE
@@ -106,27 +120,67 @@ def venue_file() -> Path:
 
 def build_demo(settings: Settings, *, clock: Clock) -> list[Role]:
     """Build one role per recording, each a sensor of its own that connects by MQTT."""
+    return [part.role() for part in _parts(settings, clock)]
+
+
+def build_demo_sensor(settings: Settings, *, clock: Clock) -> Service:
+    """Build the sensor that publishes all recordings to `mqtt.url` until it is stopped.
+
+    Its health port says of each recording's connection whether it is up. With
+    `sensor.state_dir`, numbers and unacknowledged messages survive a restart.
+
+    Raises:
+        MatchdayError: The health port is in use.
+    """
+    parts = _parts(settings, clock)
+    health = health_of(settings, "sensor", lambda: [part.link() for part in parts])
+    roles = [*(part.role() for part in parts), Role("sensor.health", health.run)]
+    return Service("sensor", roles, clock=clock)
+
+
+def _parts(settings: Settings, clock: Clock) -> list[_Part]:
     state_dir = settings.sensor.state_dir or settings.data_dir / "sensors"
-    return [_role(settings, source, state_dir, clock) for source in SOURCES]
+    return [_Part(source, broker_of(settings), state_dir, clock) for source in SOURCES]
 
 
-def _role(settings: Settings, source: DemoSource, state_dir: Path, clock: Clock) -> Role:
-    def run(stop: threading.Event) -> None:
+class _Part:
+    """One recording being replayed in a loop, and the state of its connection."""
+
+    def __init__(self, source: DemoSource, broker: Broker, state_dir: Path, clock: Clock) -> None:
+        self._source = source
+        self._broker = broker
+        self._state_dir = state_dir
+        self._clock = clock
+        self._began_ms = clock.wall_ms()
+        self._publisher: Publisher | None = None
+
+    def role(self) -> Role:
+        """Give the role that replays it."""
+        return Role(f"demo.{self._source.name}", self._run)
+
+    def link(self) -> LinkState:
+        """Tell the state of the connection under the recording's own name; from any thread."""
+        name = f"mqtt.{self._source.name}"
+        publisher = self._publisher
+        if publisher is None:
+            return LinkState(name, False, self._began_ms, f"{self._broker.shown}: not tried yet")
+        return replace(publisher.link(), name=name)
+
+    def _run(self, stop: threading.Event) -> None:
+        source = self._source
         recording = open_recording(examples() / "recordings" / source.file, source.options)
-        with claim_slot(state_dir, prefix=f"demo-{source.name}-") as slot:
-            publisher = Publisher(
-                broker_of(settings), Outbox(slot.outbox_path), clock, client_id=slot.source
-            )
+        with claim_slot(self._state_dir, prefix=f"demo-{source.name}-") as slot:
+            outbox = Outbox(slot.outbox_path)
+            publisher = Publisher(self._broker, outbox, self._clock, client_id=slot.source)
+            self._publisher = publisher
             try:
                 replay(
                     recording,
                     ReplayOptions(speed=source.speed, is_looped=True),
                     publisher,
-                    clock,
+                    self._clock,
                     stop,
                 )
-                publisher.flush(timeout_s=2.0)
+                publisher.flush(timeout_s=FLUSH_S)
             finally:
                 publisher.close()
-
-    return Role(f"demo.{source.name}", run)
