@@ -14,18 +14,19 @@ the document.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness import STALL_S, Publisher, Sampler, Servers, loop, running, service
 from pymongo import MongoClient
 from report import (
     BASELINE,
-    OURS,
+    OTHER,
     Figure,
     Sample,
     arguments,
@@ -33,6 +34,7 @@ from report import (
     machine,
     progress,
     report,
+    systems,
 )
 
 from matchday.clock import SystemClock
@@ -44,6 +46,7 @@ GROWTH_MAX = 0.05
 PACE_MIN = 0.95
 ANALYSED_S_MAX = 2.5
 MARKERS_MAX = 20
+NO_OPTIONS: Mapping[str, float | str] = MappingProxyType({})
 SETTLE_S = 3.0
 WATCHED = ("tag-0", "tag-1", "tag-2", "tag-3")
 WATCH_EVERY_S = 0.01
@@ -59,14 +62,16 @@ class Deployment:
     port: int
     database: str
     pids: dict[str, int]
+    settings: dict[str, str]
+    directory: Path
 
     def unanalysed(self) -> int:
         """Give the offsets that analysis has not committed; the baseline has none."""
-        return self.servers.unread(ANALYSIS_GROUP) if self.system == OURS else 0
+        return self.servers.unread(ANALYSIS_GROUP) if self.system != BASELINE else 0
 
 
 @contextmanager
-def deployed(servers: Servers, system: str) -> Iterator[Deployment]:
+def deployed(servers: Servers, system: str, *, against: Path | None = None) -> Iterator[Deployment]:
     """Run a system on fresh topics, a fresh broker and a fresh database."""
     assert servers.mongo is not None
     servers.reset_topics()
@@ -76,8 +81,14 @@ def deployed(servers: Servers, system: str) -> Iterator[Deployment]:
         store.prepare()
     with ExitStack() as stack:
         broker = stack.enter_context(servers.broker())
-        if system == OURS:
-            pids = _ours(stack, servers, directory, broker.url, database)
+        settings = {
+            "MATCHDAY_MQTT__URL": broker.url,
+            "MATCHDAY_STREAM__URL": servers.kafka.url,
+            "MATCHDAY_STORE__URL": servers.mongo.url,
+            "MATCHDAY_STORE__DATABASE": database,
+        }
+        if system != BASELINE:
+            pids = _ours(stack, directory, settings, against if system == OTHER else None)
         else:
             kafka = f"--kafka={servers.kafka.bootstrap}"
             ingest = ("ingest", f"--mqtt-port={broker.port}", kafka)
@@ -87,22 +98,15 @@ def deployed(servers: Servers, system: str) -> Iterator[Deployment]:
                 "persist": stack.enter_context(running(loop(directory, *persist))),
             }
         pids |= {"Mosquitto": broker.pid, "Kafka": servers.kafka.pid, "MongoDB": servers.mongo.pid}
-        yield Deployment(servers, system, broker.port, database, pids)
+        yield Deployment(servers, system, broker.port, database, pids, settings, directory)
 
 
 def _ours(
-    stack: ExitStack, servers: Servers, directory: Path, mqtt_url: str, database: str
+    stack: ExitStack, directory: Path, settings: dict[str, str], checkout: Path | None
 ) -> dict[str, int]:
-    assert servers.mongo is not None
-    settings = {
-        "MATCHDAY_MQTT__URL": mqtt_url,
-        "MATCHDAY_STREAM__URL": servers.kafka.url,
-        "MATCHDAY_STORE__URL": servers.mongo.url,
-        "MATCHDAY_STORE__DATABASE": database,
-    }
-    ingest = service(directory, settings, "server", "--role", "ingest")
-    persist = service(directory, settings, "server", "--role", "persist")
-    analysis = service(directory, settings, "analysis")
+    ingest = service(directory, settings, "server", "--role", "ingest", checkout=checkout)
+    persist = service(directory, settings, "server", "--role", "persist", checkout=checkout)
+    analysis = service(directory, settings, "analysis", checkout=checkout)
     pids = {
         "ingest": stack.enter_context(running(ingest)),
         "persist": stack.enter_context(running(persist)),
@@ -117,13 +121,21 @@ def _ours(
 # --- sustained rate -------------------------------------------------------------------------
 
 
-def step(at: Deployment, *, rate_per_s: int, seconds: int, seq_first: int) -> tuple[Figure, bool]:
+def step(
+    at: Deployment,
+    *,
+    rate_per_s: int,
+    seconds: int,
+    seq_first: int,
+    collection: str = "sensors",
+    load: Mapping[str, float | str] = NO_OPTIONS,
+) -> tuple[Figure, bool]:
     """Run one step of the ramp; give its figure and whether the rate was sustained."""
     messages = rate_per_s * seconds
-    stored = at.servers.stored(at.database)
+    stored = at.servers.stored(at.database, collection=collection)
     sampler = Sampler(at.pids, stored)
     first = sampler.look()
-    publisher = Publisher(at.port, messages=messages, rate=rate_per_s, seq_first=seq_first)
+    publisher = Publisher(at.port, messages=messages, rate=rate_per_s, seq_first=seq_first, **load)
     began_s = time.monotonic()
     publisher.go()
     _sleep_until(began_s + seconds / 2)
@@ -147,23 +159,37 @@ def step(at: Deployment, *, rate_per_s: int, seconds: int, seq_first: int) -> tu
         "sent/s": messages / took_s,
         "pending at end": float(pending),
         "stored after, s": max(0.0, last.at_s - end.at_s),
-        **({"analysed after, s": analysed_s} if at.system == OURS else {}),
+        **({} if at.system == BASELINE else {"analysed after, s": analysed_s}),
         "sustained": float(is_sustained),
     }
     begun = Sample(began_s, first.done, first.cpu)
     return figure(f"{at.system} {rate_per_s}/s", begun, last, **notes), is_sustained
 
 
-def ramp(servers: Servers, system: str, *, seconds: int) -> tuple[list[Figure], list[Figure]]:
+def ramp(
+    servers: Servers,
+    system: str,
+    *,
+    seconds: int,
+    against: Path | None,
+    rates_per_s: Sequence[int] = RATES_PER_S,
+    collection: str = "sensors",
+    load: Mapping[str, float | str] = NO_OPTIONS,
+) -> tuple[list[Figure], list[Figure]]:
     """Raise the rate until it is not sustained; give a figure per step, and the last good."""
     figures: list[Figure] = []
     best: list[Figure] = []
-    with deployed(servers, system) as at:
+    with deployed(servers, system, against=against) as at:
         seq_first = 1
-        for rate_per_s in RATES_PER_S:
+        for rate_per_s in rates_per_s:
             progress(f"{system} at {rate_per_s}/s")
             one, is_sustained = step(
-                at, rate_per_s=rate_per_s, seconds=seconds, seq_first=seq_first
+                at,
+                rate_per_s=rate_per_s,
+                seconds=seconds,
+                seq_first=seq_first,
+                collection=collection,
+                load=load,
             )
             seq_first += rate_per_s * seconds
             figures.append(one)
@@ -176,16 +202,18 @@ def ramp(servers: Servers, system: str, *, seconds: int) -> tuple[list[Figure], 
 # --- latency --------------------------------------------------------------------------------
 
 
-def latency(servers: Servers, system: str, *, rate_per_s: float, messages: int) -> Figure:
+def latency(
+    servers: Servers, system: str, *, rate_per_s: float, messages: int, against: Path | None
+) -> Figure:
     """Run at a rate and watch documents appear; give percentiles of their age in ms."""
     assert servers.mongo is not None
     client: MongoClient[dict[str, Any]] = MongoClient(servers.mongo.url, tz_aware=True)
-    with client, deployed(servers, system) as at:
+    with client, deployed(servers, system, against=against) as at:
         publisher = Publisher(at.port, messages=messages, rate=rate_per_s)
         sampler = Sampler(at.pids, servers.stored(at.database))
         first = sampler.look()
         publisher.go()
-        ages_ms = sorted(_watch(client[at.database]["sensors"], publisher))
+        ages_ms = sorted(watch(client[at.database]["sensors"], publisher))
         last = sampler.until(messages)
     notes = {
         "p50 ms": ages_ms[len(ages_ms) // 2],
@@ -196,21 +224,21 @@ def latency(servers: Servers, system: str, *, rate_per_s: float, messages: int) 
     return figure(system, first, last, **notes)
 
 
-def _watch(sensors: Any, publisher: Publisher) -> list[float]:
-    """Look for new documents of the watched sources until a second after the last is sent.
+def watch(sensors: Any, publisher: Publisher, *, sources: Sequence[str] = WATCHED) -> list[float]:
+    """Look for new documents of some sources until a second after the last is sent; ages, ms.
 
     A source's readings keep their order on the way, so nothing older than the newest found
     can appear later.
     """
     seen: set[tuple[str, int]] = set()
     ages_ms: list[float] = []
-    newest = dict.fromkeys(WATCHED, datetime.now(UTC) + timedelta(seconds=SETTLE_S))
+    newest = dict.fromkeys(sources, datetime.now(UTC) + timedelta(seconds=SETTLE_S))
     until_s = float("inf")
     while time.monotonic() < until_s:
         looked_s = time.monotonic()
         query = [
             {"metadata.sensor_id": source, "collected_at": {"$gte": newest[source]}}
-            for source in WATCHED
+            for source in sources
         ]
         fields = {"collected_at": 1, "seq": 1, "metadata.sensor_id": 1}
         found = list(sensors.find({"$or": query}, fields))
@@ -240,17 +268,19 @@ def main() -> None:
     latencies: list[Figure] = []
     with Servers(mongo=True) as servers:
         progress("warming the servers up")
-        for system in (OURS, BASELINE):
-            with deployed(servers, system) as at:
+        for system in systems(given):
+            with deployed(servers, system, against=given.against) as at:
                 step(at, rate_per_s=5000, seconds=4, seq_first=1)
         for number in range(given.rounds):
-            for system in (OURS, BASELINE) if number % 2 == 0 else (BASELINE, OURS):
-                figures, best = ramp(servers, system, seconds=given.step_seconds)
+            for system in systems(given, round_number=number):
+                figures, best = ramp(
+                    servers, system, seconds=given.step_seconds, against=given.against
+                )
                 steps += figures
                 sustained += best
                 progress(f"{system}: latency at {given.paced_rate}/s")
                 options = {"rate_per_s": given.paced_rate, "messages": given.paced_messages}
-                latencies.append(latency(servers, system, **options))
+                latencies.append(latency(servers, system, **options, against=given.against))
     parts = {
         f"rate raised every {given.step_seconds} s (CPU: seconds per 100,000)": steps,
         "highest rate sustained": sustained,

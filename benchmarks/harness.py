@@ -192,14 +192,14 @@ class Servers:
         client.close()
         return found
 
-    def stored(self, database: str) -> Callable[[], int]:
-        """Give a function that counts the measurements in `sensors`, without reading them."""
+    def stored(self, database: str, *, collection: str = "sensors") -> Callable[[], int]:
+        """Give a function that counts a collection's measurements, without reading them."""
         assert self.mongo is not None
         client: MongoClient[dict[str, Any]] = MongoClient(self.mongo.url)
         self._stack.callback(client.close)
 
         def count() -> int:
-            answer = client[database].command("collStats", "sensors")
+            answer = client[database].command("collStats", collection)
             return int(answer.get("timeseries", {}).get("numMeasurementsCommitted", 0))
 
         return count
@@ -233,9 +233,21 @@ def running(process: MatchdayService | ServerProcess) -> Iterator[int]:
         process.kill()
 
 
-def service(directory: Path, settings: Mapping[str, str], *arguments: str) -> MatchdayService:
-    """Make one of our services, with nothing but addresses in its settings."""
-    return MatchdayService(directory, arguments, {**settings, "MATCHDAY_LOG__LEVEL": "warning"})
+def service(
+    directory: Path, settings: Mapping[str, str], *arguments: str, checkout: Path | None = None
+) -> MatchdayService:
+    """Make one of our services, with nothing but addresses in its settings.
+
+    Args:
+        directory: Holds its log.
+        settings: Environment.
+        arguments: What follows `matchday`.
+        checkout: Another checkout to import the package from; None for this one.
+    """
+    settings = {**settings, "MATCHDAY_LOG__LEVEL": "warning"}
+    if checkout is not None:
+        settings["PYTHONPATH"] = str(checkout.resolve() / "src")
+    return MatchdayService(directory, arguments, settings)
 
 
 def loop(directory: Path, *arguments: str) -> ServerProcess:

@@ -9,34 +9,40 @@ as the broker acknowledges, then paced. Afterwards `analytics` is read back: `lo
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
 from harness import Publisher, Sampler, Servers, loop, running, service
 from report import (
     BASELINE,
-    OURS,
+    OTHER,
     Figure,
     arguments,
     figure,
     machine,
     progress,
     report,
+    systems,
 )
 
 from servers.process import wait_until
 
 
-def run(servers: Servers, system: str, *, messages: int, rate_per_s: float) -> Figure:
+def run(
+    servers: Servers, system: str, *, messages: int, rate_per_s: float, against: Path | None
+) -> Figure:
     """Bridge `messages` by one system and give its figure; rate 0 is full rate."""
     servers.reset_topics()
     directory = servers.fresh_directory()
     with ExitStack() as stack:
         broker = stack.enter_context(servers.broker())
-        if system == OURS:
+        if system != BASELINE:
             settings = {
                 "MATCHDAY_MQTT__URL": broker.url,
                 "MATCHDAY_STREAM__URL": servers.kafka.url,
             }
-            ours = service(directory, settings, "server", "--role", "ingest")
+            checkout = against if system == OTHER else None
+            words = ("server", "--role", "ingest")
+            ours = service(directory, settings, *words, checkout=checkout)
             pid = stack.enter_context(running(ours))
             wait_until(lambda: ours.links().get("mqtt", False), what="ingest takes messages")
         else:
@@ -67,23 +73,17 @@ def main() -> None:
     paced: list[Figure] = []
     with Servers(mongo=False) as servers:
         progress("warming Kafka up")
-        for system in (OURS, BASELINE):
-            run(servers, system, messages=50_000, rate_per_s=0)
+        for system in systems(given):
+            run(servers, system, messages=50_000, rate_per_s=0, against=given.against)
         for number in range(given.rounds):
-            systems = (OURS, BASELINE) if number % 2 == 0 else (BASELINE, OURS)
-            for system in systems:
+            for system in systems(given, round_number=number):
                 progress(f"round {number + 1}: {system} at full rate")
-                full.append(run(servers, system, messages=given.messages, rate_per_s=0))
-            for system in systems if given.paced_messages else ():
+                options = {"messages": given.messages, "rate_per_s": 0}
+                full.append(run(servers, system, **options, against=given.against))
+            for system in systems(given, round_number=number) if given.paced_messages else ():
                 progress(f"round {number + 1}: {system} at {given.paced_rate}/s")
-                paced.append(
-                    run(
-                        servers,
-                        system,
-                        messages=given.paced_messages,
-                        rate_per_s=given.paced_rate,
-                    )
-                )
+                options = {"messages": given.paced_messages, "rate_per_s": given.paced_rate}
+                paced.append(run(servers, system, **options, against=given.against))
     parts = {f"full rate, {given.messages:,} messages (CPU: seconds per 100,000)": full}
     if paced:
         parts[f"{given.paced_rate:,} messages/s, {given.paced_messages:,} messages"] = paced

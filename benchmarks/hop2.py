@@ -13,17 +13,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 from harness import Sampler, Servers, loop, running, service
 from report import (
     BASELINE,
-    OURS,
+    OTHER,
     Figure,
     arguments,
     figure,
     machine,
     progress,
     report,
+    systems,
 )
 
 from matchday.clock import SystemClock
@@ -89,7 +91,9 @@ def feed(servers: Servers, messages: int, rate_per_s: float) -> None:
             time.sleep(max(0.0, began_s + (number + 1) * PACED_TICK_S - time.monotonic()))
 
 
-def run(servers: Servers, system: str, *, messages: int, rate_per_s: float) -> Figure:
+def run(
+    servers: Servers, system: str, *, messages: int, rate_per_s: float, against: Path | None
+) -> Figure:
     """Store `messages` by one system and give its figure; rate 0 drains what is there."""
     assert servers.mongo is not None
     directory = servers.fresh_directory()
@@ -97,13 +101,15 @@ def run(servers: Servers, system: str, *, messages: int, rate_per_s: float) -> F
     with closing(MongoStore(servers.mongo.url, clock=SystemClock(), database=database)) as store:
         store.prepare()
     with ExitStack() as stack:
-        if system == OURS:
+        if system != BASELINE:
             settings = {
                 "MATCHDAY_STREAM__URL": servers.kafka.url,
                 "MATCHDAY_STORE__URL": servers.mongo.url,
                 "MATCHDAY_STORE__DATABASE": database,
             }
-            ours = service(directory, settings, "server", "--role", "persist")
+            checkout = against if system == OTHER else None
+            role = ("server", "--role", "persist")
+            ours = service(directory, settings, *role, checkout=checkout)
             pid = stack.enter_context(running(ours))
             wait_until(lambda: ours.links().get("store", False), what="persist is connected")
         else:
@@ -132,21 +138,21 @@ def main() -> None:
         progress("warming the servers up")
         servers.reset_topics()
         fill(servers, 50_000)
-        for system in (OURS, BASELINE):
-            run(servers, system, messages=50_000, rate_per_s=0)
+        for system in systems(given):
+            run(servers, system, messages=50_000, rate_per_s=0, against=given.against)
         for number in range(given.rounds):
-            systems = (OURS, BASELINE) if number % 2 == 0 else (BASELINE, OURS)
             servers.reset_topics()
             progress(f"round {number + 1}: filling the stream")
             fill(servers, given.messages)
-            for system in systems:
+            for system in systems(given, round_number=number):
                 progress(f"round {number + 1}: {system} drains it")
-                full.append(run(servers, system, messages=given.messages, rate_per_s=0))
-            for system in systems if given.paced_messages else ():
+                options = {"messages": given.messages, "rate_per_s": 0}
+                full.append(run(servers, system, **options, against=given.against))
+            for system in systems(given, round_number=number) if given.paced_messages else ():
                 progress(f"round {number + 1}: {system} at {given.paced_rate}/s")
                 servers.reset_topics()
                 options = {"messages": given.paced_messages, "rate_per_s": given.paced_rate}
-                paced.append(run(servers, system, **options))
+                paced.append(run(servers, system, **options, against=given.against))
     parts = {f"drain of {given.messages:,} messages (CPU: seconds per 100,000)": full}
     if paced:
         parts[f"{given.paced_rate:,} messages/s, {given.paced_messages:,} messages"] = paced

@@ -19,6 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PAYLOAD_BYTES = 200
+FRAME_OBJECTS = 23
+EVENTS_PER_MS = 15
+PLAYERS_PER_MS = 7
+PLAYER_TAGS = 35
+BALL_TAGS = 4
 WINDOW = 2000
 PACKET_IDS = 60_000
 CHUNK = 50
@@ -37,6 +42,7 @@ class Load:
         rate_per_s: Messages per second; 0 is as fast as the broker acknowledges.
         seq_first: Every source's first number.
         label: Session of the readings.
+        kind: scalar, frame or event.
     """
 
     port: int
@@ -45,6 +51,7 @@ class Load:
     rate_per_s: float
     seq_first: int
     label: str
+    kind: str = "scalar"
 
 
 def payload(load: Load, index: int, t_ms: int) -> bytes:
@@ -57,18 +64,64 @@ def payload(load: Load, index: int, t_ms: int) -> bytes:
     return f'{head}{"x" * (PAYLOAD_BYTES - len(head) - 2)}"}}'.encode()
 
 
+def frame(load: Load, index: int, t_ms: int) -> bytes:
+    """Give a native positions message of a whole team and its opponents, about 1.1 kB."""
+    step = index // load.sources
+    rows = ",".join(
+        f'{{"id":"p{number}","x":{number * 4 - 45 + step % 40 * 0.05:.2f},'
+        f'"y":{number * 2.5 - 28 + step % 30 * 0.04:.2f},'
+        f'"team":"{"home" if number < FRAME_OBJECTS // 2 else "away"}"}}'
+        for number in range(FRAME_OBJECTS)
+    )
+    seq = load.seq_first + step
+    return f'{{"t":{t_ms},"seq":{seq},"session":"{load.label}","objects":[{rows}]}}'.encode()
+
+
+def event(load: Load, index: int, t_ms: int) -> tuple[str, bytes]:
+    """Give tag and native positions message of one object."""
+    at_ms, place = divmod(index, EVENTS_PER_MS)
+    if place < PLAYERS_PER_MS:
+        tag = (at_ms * PLAYERS_PER_MS + place) % PLAYER_TAGS
+        name, seq = f"p{tag}", at_ms * PLAYERS_PER_MS // PLAYER_TAGS
+        team = f',"team":"{"home" if tag % 2 else "away"}"'
+    else:
+        again, tag = divmod(place - PLAYERS_PER_MS, BALL_TAGS)
+        tag += PLAYER_TAGS
+        name, seq, team = "ball", at_ms * 2 + again, ""
+    x, y = tag - 20 + at_ms % 4000 * 0.003, tag * 0.7 - 14
+    text = (
+        f'{{"t":{t_ms},"seq":{load.seq_first + seq},"session":"{load.label}",'
+        f'"objects":[{{"id":"{name}","x":{x:.2f},"y":{y:.2f}{team}}}]}}'
+    )
+    return f"tag-{tag}", text.encode()
+
+
+def message(load: Load, index: int, t_ms: int) -> tuple[str, bytes]:
+    """Give topic and payload of message number `index`."""
+    if load.kind == "frame":
+        venue = index % load.sources
+        return f"matchday/bench-{venue}/positions/cameras-{venue}", frame(load, index, t_ms)
+    if load.kind == "event":
+        tag, body = event(load, index, t_ms)
+        return f"matchday/bench/positions/{tag}", body
+    return f"matchday/bench/scalar/tag-{index % load.sources}", payload(load, index, t_ms)
+
+
 def packet(load: Load, index: int, t_ms: int) -> bytes:
     """Give the PUBLISH packet number `index` (MQTT 3.1.1 section 3.3), QoS 1."""
-    topic = f"matchday/bench/scalar/tag-{index % load.sources}".encode()
+    name, text = message(load, index, t_ms)
+    topic = name.encode()
     body = b"".join(
         (
             len(topic).to_bytes(2, "big"),
             topic,
             (index % PACKET_IDS + 1).to_bytes(2, "big"),
-            payload(load, index, t_ms),
+            text,
         )
     )
-    # 128 to 16,383 bytes: a remaining length of two bytes.
+    if len(body) < 128:
+        return bytes((0x32, len(body))) + body
+    # Up to 16,383 bytes: a remaining length of two bytes.
     return bytes((0x32, len(body) % 128 | 0x80, len(body) // 128)) + body
 
 
@@ -133,7 +186,9 @@ def due(load: Load) -> Iterator[tuple[int, int]]:
     began_s = time.monotonic()
     done = 0
     while done < load.messages:
-        now = min(int((time.monotonic() - began_s) * load.rate_per_s) + 1, load.messages)
+        wanted = int((time.monotonic() - began_s) * load.rate_per_s) + 1
+        # After a pause more is due than the window holds: in pieces, or it would wait for ever.
+        now = min(wanted, load.messages, done + WINDOW // 4)
         if now > done:
             yield done, now
             done = now
@@ -143,7 +198,7 @@ def due(load: Load) -> Iterator[tuple[int, int]]:
 
 def publish(load: Load) -> dict[str, float]:
     """Publish everything; give seconds until the last acknowledgement and CPU seconds."""
-    broker = Broker(load.port, f"bench-load-{load.seq_first}")
+    broker = Broker(load.port, f"bench-load-{load.kind}-{load.seq_first}")
     ready = [] if load.rate_per_s else chunks(load)
     print("ready", flush=True)
     sys.stdin.readline()
@@ -168,6 +223,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--seq-first", type=int, default=1)
     parser.add_argument("--label", default="benchmark")
+    parser.add_argument("--kind", choices=("scalar", "frame", "event"), default="scalar")
     given = parser.parse_args()
     load = Load(
         port=given.port,
@@ -176,6 +232,7 @@ def main() -> None:
         rate_per_s=given.rate,
         seq_first=given.seq_first,
         label=given.label,
+        kind=given.kind,
     )
     print(json.dumps(publish(load)), flush=True)
 

@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from servers import install
 
-OURS, BASELINE = "matchday", "baseline"
+OURS, OTHER, BASELINE = "matchday", "other-checkout", "baseline"
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,22 @@ def arguments(text: str | None, **defaults: float) -> argparse.Namespace:
     for name, default in {**defaults, "rounds": 3}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--json", action="store_true", help="JSON instead of tables")
+    parser.add_argument(
+        "--against", type=Path, help="another checkout, taken in the same rounds (git worktree)"
+    )
+    parser.add_argument("--alone", action="store_true", help="leave the baseline out")
     configure(level="warning")
     return parser.parse_args()
+
+
+def systems(given: argparse.Namespace, *, round_number: int = 0) -> list[str]:
+    """Give what is taken in a round; odd rounds go the other way round."""
+    wanted = [OURS]
+    if given.against is not None:
+        wanted.append(OTHER)
+    if not given.alone:
+        wanted.append(BASELINE)
+    return wanted[::-1] if round_number % 2 else wanted
 
 
 def machine() -> dict[str, str]:
@@ -152,10 +166,11 @@ def _table(figures: Sequence[Figure]) -> None:
         if len(rows) > 1:
             middle = [_middle([row[c] for row in rows if c in row]) for c in columns]
             lines.append([f"{system}, median", *map(_number, middle)])
-    ours, theirs = by_system.get(OURS, []), by_system.get(BASELINE, [])
-    for number, (mine, other) in enumerate(zip(ours, theirs, strict=False), 1):
-        ratios = [_ratio(other.get(column), mine.get(column)) for column in columns]
-        lines.append([f"{BASELINE} / {OURS}, pair {number}", *ratios])
+    for theirs in (OTHER, BASELINE):
+        pairs = zip(by_system.get(OURS, []), by_system.get(theirs, []), strict=False)
+        for number, (mine, other) in enumerate(pairs, 1):
+            ratios = [_ratio(other.get(column), mine.get(column)) for column in columns]
+            lines.append([f"{theirs} / {OURS}, pair {number}", *ratios])
     widths = [max(len(line[at]) for line in lines) for at in range(len(columns) + 1)]
     for line in lines:
         cells = [f"{line[0]:<{widths[0]}}"]

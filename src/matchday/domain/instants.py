@@ -1,28 +1,52 @@
 """Event time as text and as number: integer milliseconds UTC <-> ISO 8601.
 
 Owns the only two spellings of time that leave the process: `2024-09-09T14:01:09.123Z`
-on the wire, and integer milliseconds inside.
+on the wire, and integer milliseconds inside. Every reading passes here several times, and
+busy sources share milliseconds: what was worked out last is kept, and so are its seconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
+from types import MappingProxyType
+from typing import Final
 
 from matchday.errors import RefusedError
 
+INSTANTS_KEPT: Final = 4096
+SECONDS_KEPT: Final = 1024
 
-@lru_cache(maxsize=4096)
+_FRACTIONS: Final = tuple(f".{number:03d}Z" for number in range(1000))
+_MILLISECONDS: Final[Mapping[str, int]] = MappingProxyType(
+    {text: number for number, text in enumerate(_FRACTIONS)}
+)
+_SECOND_CHARS: Final = len("2024-09-09T14:01:09")
+
+
+@lru_cache(maxsize=SECONDS_KEPT)
 def _second_text(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def iso_from_ms(instant_ms: int) -> str:
-    """Spell an instant (milliseconds UTC) as ISO 8601 with milliseconds and `Z`.
+@lru_cache(maxsize=SECONDS_KEPT)
+def _second_ms(text: str) -> int | None:
+    """Read `YYYY-MM-DDTHH:MM:SS` as milliseconds UTC; None for whatever else is as long."""
+    # Other spellings of ISO 8601 can be as long, and then the whole text may be none.
+    if (text[4], text[7], text[13], text[16]) != ("-", "-", ":", ":"):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is not None else ms_from_datetime(moment)
 
-    The part up to the second is cached: readings of one batch share it.
-    """
-    return f"{_second_text(instant_ms // 1000)}.{instant_ms % 1000:03d}Z"
+
+@lru_cache(maxsize=INSTANTS_KEPT)
+def iso_from_ms(instant_ms: int) -> str:
+    """Spell an instant (milliseconds UTC) as ISO 8601 with milliseconds and `Z`."""
+    return _second_text(instant_ms // 1000) + _FRACTIONS[instant_ms % 1000]
 
 
 def ms_from_datetime(moment: datetime, *, zone: tzinfo = UTC) -> int:
@@ -32,12 +56,19 @@ def ms_from_datetime(moment: datetime, *, zone: tzinfo = UTC) -> int:
     return round(moment.timestamp() * 1000)
 
 
+@lru_cache(maxsize=INSTANTS_KEPT)
 def ms_from_iso(text: str, *, zone: tzinfo = UTC) -> int:
     """Read ISO 8601 (`T` or a space between date and time) as milliseconds UTC.
 
     Raises:
         RefusedError: The text is not a date and time (reason `bad_time`).
     """
+    # Our own spelling, as in every record that we read back, takes half the time this way.
+    fraction_ms = _MILLISECONDS.get(text[_SECOND_CHARS:])
+    if fraction_ms is not None:
+        second_ms = _second_ms(text[:_SECOND_CHARS])
+        if second_ms is not None:
+            return second_ms + fraction_ms
     try:
         return ms_from_datetime(datetime.fromisoformat(text), zone=zone)
     except (ValueError, OverflowError) as error:

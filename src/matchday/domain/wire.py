@@ -162,25 +162,25 @@ def decode_reading(value: bytes) -> Reading:
     t_ms = ms_from_iso(record.ts)
     if record.v is not None:
         return Scalar(
-            source=record.sensor,
-            t_ms=t_ms,
-            quantity=record.quantity or "value",
-            value=record.v,
-            unit=record.unit,
-            seq=record.seq,
-            venue=record.venue,
-            session=record.session,
-            is_timed=record.timed,
+            record.sensor,
+            t_ms,
+            record.quantity or "value",
+            record.v,
+            record.unit,
+            record.seq,
+            record.venue,
+            record.session,
+            record.timed,
         )
     if record.objects is not None:
         return Positions(
-            source=record.sensor,
-            t_ms=t_ms,
-            objects=record.objects,
-            seq=record.seq,
-            venue=record.venue,
-            session=record.session,
-            is_timed=record.timed,
+            record.sensor,
+            t_ms,
+            record.objects,
+            record.seq,
+            record.venue,
+            record.session,
+            record.timed,
         )
     if record.zone is None:
         raise RefusedError("not_a_reading", "decoding stream record: no v, objects or zone")

@@ -8,6 +8,7 @@ Three quarters of the deadline are graceful. A role that ends by an error ends t
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from matchday.observe import events
 DEADLINE_S = 20.0
 GRACEFUL_SHARE = 0.75
 CHECK_S = 0.05
+COLLECT_EVERY_OBJECTS = 100_000
 
 
 @dataclass
@@ -126,8 +128,20 @@ class Service:
 def serve(service: Service) -> int:
     """Run a service until a signal stops it; gives the exit code of a clean stop."""
     stop_on_signals(service)
+    spare_collector()
     service.run()
     return 0
+
+
+def spare_collector() -> None:
+    """Make the garbage collector look rarely, and never again at what is there now.
+
+    It only finds cycles, and no message leaves one: at Python's default it walked through
+    the batch in hand every 700 objects, an eighth of persist's CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY_OBJECTS, 20, 20)
 
 
 def stop_on_signals(service: Service) -> None:

@@ -17,13 +17,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from matchday.domain.finding import Finding
-from matchday.domain.instants import ms_from_iso
+from matchday.domain.instants import INSTANTS_KEPT, ms_from_iso
 from matchday.domain.reading import Count, Positions, Reading, Scalar
 from matchday.domain.topics import Topic
 from matchday.domain.wire import decode_findings, decode_reading
@@ -37,6 +38,7 @@ DOCUMENT_BYTES_MAX: Final = 16 * 2**20
 """The largest document any store takes, measured as BSON: MongoDB's bound, kept by both."""
 
 INT64_MAX: Final = 2**63 - 1
+NAMES_KEPT: Final = 1024
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -176,51 +178,56 @@ def rows_of(record: StreamRecord) -> tuple[Row, ...]:
 def reading_document(reading: Reading) -> tuple[str, Document]:
     """Give the collection and document of a reading; absent values are left out.
 
+    Every reading passes here: plain statements take a quarter of the time that loops over
+    names and values take.
+
     Raises:
         RefusedError: A time or number is outside what a document can hold (`bad_time`,
             `bad_value`).
     """
     document: Document = {"collected_at": datetime_of(reading.t_ms)}
-    if type(reading) is Positions:
-        collection = "positions"
-        document["objects"] = [
-            {
-                name: value
-                for name, value in msgspec.structs.asdict(item).items()
-                if value is not None
-            }
-            for item in reading.objects
-        ]
-    elif type(reading) is Scalar:
-        collection = "sensors"
-        name = field_name(reading.quantity, taken=_SCALAR_FIELDS)
+    collection = "sensors"
+    if type(reading) is Scalar:
+        quantity = reading.quantity
+        name = _quantity_field(quantity)
         document[name] = _finite(reading.value, name)
-        if name != reading.quantity:
-            document["quantity"] = reading.quantity
+        if name != quantity:
+            document["quantity"] = quantity
         if reading.unit is not None:
             document["unit"] = reading.unit
+    elif type(reading) is Positions:
+        collection = "positions"
+        # A tracked object's own encoding leaves absent values out.
+        document["objects"] = list(msgspec.to_builtins(reading.objects))
     else:
         assert isinstance(reading, Count)
-        collection = "sensors"
-        document["zone"] = reading.zone
-        for name, number in (
-            ("in", reading.entered),
-            ("out", reading.left),
-            ("occupancy", reading.occupancy),
-        ):
-            if number is not None:
-                document[name] = _finite(number, name)
-    if reading.seq is not None:
-        if abs(reading.seq) > INT64_MAX:
+        _put_count(document, reading)
+    seq = reading.seq
+    if seq is not None:
+        if not -INT64_MAX <= seq <= INT64_MAX:
             raise RefusedError(
                 "bad_value",
                 f"keeping reading of {reading.source[:80]!r}: seq above {INT64_MAX} in magnitude",
             )
-        document["seq"] = reading.seq
-    document["metadata"] = _present(
-        sensor_id=reading.source, venue=reading.venue, session=reading.session
-    )
+        document["seq"] = seq
+    metadata: Document = {"sensor_id": reading.source}
+    if reading.venue is not None:
+        metadata["venue"] = reading.venue
+    if reading.session is not None:
+        metadata["session"] = reading.session
+    document["metadata"] = metadata
     return collection, document
+
+
+def _put_count(document: Document, reading: Count) -> None:
+    document["zone"] = reading.zone
+    for name, number in (
+        ("in", reading.entered),
+        ("out", reading.left),
+        ("occupancy", reading.occupancy),
+    ):
+        if number is not None:
+            document[name] = _finite(number, name)
 
 
 def finding_document(finding: Finding, *, appended_ms: int) -> tuple[str, Document]:
@@ -297,6 +304,12 @@ def field_name(name: str, *, taken: frozenset[str] | Mapping[str, Any]) -> str:
     return safe
 
 
+@lru_cache(maxsize=NAMES_KEPT)
+def _quantity_field(quantity: str) -> str:
+    return field_name(quantity, taken=_SCALAR_FIELDS)
+
+
+@lru_cache(maxsize=INSTANTS_KEPT)
 def datetime_of(instant_ms: int) -> datetime:
     """Give an instant (milliseconds UTC) as a `datetime` in UTC, exact to the millisecond.
 

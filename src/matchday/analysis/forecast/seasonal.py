@@ -7,6 +7,7 @@ silence, and when its clock jumps back by more than a day (a replay that began a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +18,7 @@ from matchday.analysis.forecast.baseline import (
     Band,
     cadence_of,
     forecast,
+    is_too_frequent,
     season_of,
 )
 from matchday.analysis.policy import AnalysisPolicy, ms
@@ -158,10 +160,14 @@ class SeasonalForecast:
 
     def _forecast(self, series: _Series, sample: Sample, t_ms: int) -> Band | None:
         policy = self._policy
+        points_max = policy.baseline_points_max
+        if is_too_frequent(series.times_ms, points_max=points_max, declared_ms=self._declared_ms):
+            series.season_ms, series.state = None, "no_season"
+            _keep_last(series, CADENCE_SPAN + 1)
+            return None
         cadence_ms = cadence_of(series.times_ms)
         if cadence_ms is None:
             return None
-        points_max = policy.baseline_points_max
         season_ms = season_of(cadence_ms, points_max=points_max, declared_ms=self._declared_ms)
         series.season_ms = season_ms
         if season_ms is None:
@@ -197,21 +203,13 @@ def _keep_last(series: _Series, count: int) -> None:
 
 
 def _drop_older(series: _Series, t_ms: int) -> None:
-    count = 0
-    for known_ms in series.times_ms:
-        if known_ms >= t_ms:
-            break
-        count += 1
-    _cut(series, count)
+    _cut(series, bisect_left(series.times_ms, t_ms))
 
 
 def _drop_before(series: _Series, offset: int) -> None:
-    count = 0
-    for known in series.offsets:
-        if known >= offset:
-            break
-        count += 1
-    _cut(series, count)
+    # Offsets rise; nearly always there is nothing to drop.
+    if series.offsets and series.offsets[0] < offset:
+        _cut(series, bisect_left(series.offsets, offset))
 
 
 def _finding(reading: Reading, sample: Sample, band: Band) -> Finding:

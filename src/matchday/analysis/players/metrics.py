@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from matchday.analysis.analyser import Track
 from matchday.analysis.players.kinematics import Motion, MotionPolicy, Step
 from matchday.analysis.policy import AnalysisPolicy, ms
@@ -51,6 +49,7 @@ class PlayerMetrics:
         )
         self._hsr_mps = policy.hsr_mps
         self._sprint_mps = policy.sprint_mps
+        self._gap_ms = ms(policy.gap_s)
         self._motions: dict[Track, Motion] = {}
         self._windows: Windows[PlayerTotals] = Windows(
             width_ms=ms(policy.window_s),
@@ -74,19 +73,28 @@ class PlayerMetrics:
         track = Track(reading.source, reading.session, reading.venue)
         windows = self._windows
         lane = windows.lane(track, stream_ms=stream_ms)
-        if windows.is_late(lane, reading.t_ms):
+        t_ms = reading.t_ms
+        if windows.is_late(lane, t_ms):
             windows.count_late(lane)
-            return _findings(windows.observe(lane, reading.t_ms, offset=offset))
+            # Were it not late, a path that is seen within the gap would begin with it.
+            reach_ms = t_ms + self._gap_ms + 1
+            windows.need(lane, until_ms=reach_ms, offset=windows.closer(lane))
+            return _findings(windows.observe(lane, t_ms, offset=offset))
         motion = self._motions.get(track)
         if motion is None:
             motion = self._motions[track] = Motion(self._motion_policy)
-        places = np.array([(item.x, item.y) for item in players.values()])
-        self._add(lane, motion.frame(reading.t_ms, [*players], places, offset=offset))
-        return _findings(windows.observe(lane, reading.t_ms, offset=offset))
+        if t_ms < lane.high_ms:
+            newer = motion.overtaken(t_ms, [*players])
+            if newer < offset:
+                windows.need(lane, until_ms=t_ms + 1, offset=int(newer))
+        places = [(item.x, item.y) for item in players.values()]
+        since = windows.since(lane, t_ms, offset=offset)
+        self._add(lane, motion.frame(t_ms, [*players], places, offset=since))
+        return _findings(windows.observe(lane, t_ms, offset=offset))
 
     def pass_time(self, stream_ms: int) -> Sequence[Finding]:
         """Close the windows of silent tracks; see `Analyser.pass_time`."""
-        closed, forgotten = self._windows.pass_time(stream_ms, before=self._end)
+        closed, forgotten = self._windows.pass_time(stream_ms, before=self._end, spared=self._hold)
         for track in forgotten:
             self._motions.pop(track, None)
         return _findings(closed)
@@ -132,8 +140,14 @@ class PlayerMetrics:
         if motion is not None:
             self._add(lane, motion.end())
 
+    def _hold(self, lane: Lane[PlayerTotals]) -> None:
+        motion = self._motions.get(lane.track)
+        if motion is not None:
+            motion.depend(lane.high_offset)
+
     def _add(self, lane: Lane[PlayerTotals], steps: Sequence[Step]) -> None:
         windows = self._windows
+        hsr_mps, sprint_mps = self._hsr_mps, self._sprint_mps
         for step in steps:
             speed = step.speed_mps
             if not math.isfinite(speed):
@@ -143,13 +157,16 @@ class PlayerMetrics:
                 if windows.is_late(lane, step.t_ms):
                     continue
                 held = windows.open(lane, step.entity, step.t_ms, since=step.since)
+            elif step.since < held.since:
+                held.since = step.since
             totals = held.totals
             totals.distance_m += step.distance_m
             totals.time_s += step.time_s
-            totals.speed_max_mps = max(totals.speed_max_mps, speed)
-            if speed >= self._hsr_mps:
+            if speed > totals.speed_max_mps:
+                totals.speed_max_mps = speed
+            if speed >= hsr_mps:
                 totals.hsr_m += step.distance_m
-                if speed >= self._sprint_mps:
+                if speed >= sprint_mps:
                     totals.sprint_m += step.distance_m
 
 
