@@ -6,17 +6,36 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Most tests wait for servers rather than compute, so a few more jobs than cores.
 JOBS ?= 3
+FAULT_JOBS ?= 2
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE_EXTRAS ?= kafka,mongo
 EXTRAS := kafka,mongo,parquet,prophet,dev
 LOCK_FLAGS := -q --strip-extras --no-emit-index-url --no-emit-find-links \
   --no-emit-trusted-host --no-header --no-annotate
 
-.PHONY: demo test bench check format servers lock clean
+.PHONY: demo test test-faults test-containers image bench check format servers lock clean
 
 demo: $(VENV)/.demo
 	exec $(BIN)/matchday up --demo
 
 test: $(VENV)/.all servers
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# Kills, outages and hostile input while readings flow. A campaign that fails prints the command
+# that repeats it; FAULT_ROUNDS=2 and more makes campaigns longer and outages last two minutes.
+test-faults: $(VENV)/.all servers
+	$(BIN)/python -m pytest -n $(FAULT_JOBS) --maxschedchunk 1 $(or $(ARGS),tests/faults)
+
+# On a real container engine, started and stopped again where there is none and the machine
+# allows it (root on Debian); skipped with the reason where there can be none.
+test-containers: $(VENV)/.all servers
+	MATCHDAY_TEST_ENGINE=start $(BIN)/python -m pytest tests/containers
+
+# One image for all services; EXTRAS of the image are set by IMAGE_EXTRAS.
+image:
+	docker build -f deploy/Dockerfile -t matchday:$(VERSION) \
+	  --build-arg VERSION=$(VERSION) --build-arg EXTRAS=$(IMAGE_EXTRAS) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 bench: $(VENV)/.all servers
 	$(BIN)/python benchmarks/hop1.py
@@ -42,6 +61,8 @@ lock:
 	.venv-lock/bin/pip install -q pip-tools
 	.venv-lock/bin/pip-compile $(LOCK_FLAGS) --output-file lock/demo.txt pyproject.toml
 	.venv-lock/bin/pip-compile $(LOCK_FLAGS) --extra $(EXTRAS) --output-file lock/all.txt pyproject.toml
+	.venv-lock/bin/pip-compile $(LOCK_FLAGS) --build-deps-for wheel --only-build-deps \
+	  --output-file lock/build.txt pyproject.toml
 	rm -rf .venv-lock
 
 $(VENV)/bin/python:
