@@ -38,6 +38,10 @@ from matchday.ports import Deliveries, LinkState
 
 _NEVER_RETAINED: Final = 2
 
+THROWN_OUT_MAX: Final = 5
+"""After so many connections in a row that were closed soon after they were up, and none that
+was refused, somebody else must be using our client id; a broker that crashes refuses some."""
+
 
 @dataclass(slots=True)
 class _Attempt:
@@ -75,6 +79,7 @@ class BrokerFeed:
         self._attempt: _Attempt | None = None
         self._connection_count = 0
         self._failure_count = 0
+        self._thrown_out_count = 0
         self._retry_at_s = clock.monotonic_s()
         self._given_s = self._retry_at_s - settings.linger_s
         self._is_session_ours = False
@@ -90,7 +95,7 @@ class BrokerFeed:
         Raises:
             FencedError: Another client took the session over. With 3.1.1, and Mosquitto
                 before 2.0.15, the broker only closes the connection: then the two owners
-                throw each other out, at growing pauses.
+                throw each other out, at growing pauses, `THROWN_OUT_MAX` times.
         """
         until_s = self._clock.monotonic_s() + timeout_s
         self._linger(until_s)
@@ -248,6 +253,7 @@ class BrokerFeed:
             self._begin(done.value)
         except UnavailableError as error:
             self._attempt = None
+            self._thrown_out_count = 0
             self._lose(error)
 
     def _begin(self, opened: Opened) -> None:
@@ -284,8 +290,17 @@ class BrokerFeed:
         self._link = None
         # A link that does not last is no success: two owners of one session would otherwise
         # throw each other out at the shortest pause for ever.
-        if self._clock.monotonic_s() - link.opened_s >= self._settings.retry_s_max:
+        has_lasted = self._clock.monotonic_s() - link.opened_s >= self._settings.retry_s_max
+        if has_lasted:
             self._failure_count = 0
+        is_thrown_out = self._state.is_up and not has_lasted and not _is_ours(error)
+        self._thrown_out_count = self._thrown_out_count + 1 if is_thrown_out else 0
+        if self._thrown_out_count >= THROWN_OUT_MAX and self._fence is None:
+            self._fence = FencedError(
+                f"session on {self._settings.address}: closed {self._thrown_out_count} times in a "
+                f"row soon after it was up; does another program use the client id "
+                f"{self._settings.client_id}? ({error})"
+            )
         self._lose(error)
 
     def _lose(self, error: UnavailableError) -> None:
@@ -302,6 +317,11 @@ class BrokerFeed:
         old = self._state
         since_ms = old.since_ms if old.is_up == is_up else self._clock.wall_ms()
         self._state = LinkState("mqtt", is_up, since_ms, detail)
+
+
+def _is_ours(error: UnavailableError) -> bool:
+    """Tell whether we ended the connection, for what the broker sent."""
+    return isinstance(error, ProtocolError)
 
 
 def _tls_context(settings: BrokerSettings) -> ssl.SSLContext:

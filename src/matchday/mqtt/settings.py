@@ -51,7 +51,7 @@ class BrokerSettings:
     linger_s: float = 0.005
     io_timeout_s: float = 10.0
     retry_s_min: float = 0.2
-    retry_s_max: float = 15.0
+    retry_s_max: float = 2.5
     ca_file: Path | None = None
 
     def __post_init__(self) -> None:

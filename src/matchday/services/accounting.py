@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from matchday.domain.account import Account, Counts, account_of, decode_ledger
 from matchday.domain.topics import Topic
 from matchday.domain.wire import decode_reading
 from matchday.errors import RefusedError, UnavailableError
-from matchday.ports import Folded, Partition, Query, Start, Stream, StreamRecord
+from matchday.ports import Folded, Partition, Query, Reader, Start, Stream, StreamRecord
 
 EXPIRED = "expired:"
 """Begins the names under which persist counts what retention deleted, by partition."""
@@ -25,6 +25,7 @@ SETTLE_PAUSE_S = 0.3
 
 _POLL_S = 0.2
 _RECORDS_MAX = 5000
+_EMPTY_POLLS_MAX = 50
 
 
 def read_account(stream: Stream, query: Query) -> Account:
@@ -45,9 +46,8 @@ def read_account(stream: Stream, query: Query) -> Account:
     }
     reader = stream.reader([Topic.LEDGER], Start.at(starts))
     try:
-        while not reader.is_at_end():
-            for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
-                add_ledger_record(counts, record, folded)
+        for record in _to_the_end(reader):
+            add_ledger_record(counts, record, folded)
     finally:
         reader.close()
     if any(source.startswith(EXPIRED) for source in counts):
@@ -118,16 +118,34 @@ def _waiting(stream: Stream, folded: Folded) -> Counter[str]:
     waiting: Counter[str] = Counter()
     reader = stream.reader([Topic.ANALYTICS], Start.at(starts))
     try:
-        while not reader.is_at_end():
-            for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
-                place = Partition(record.topic, record.partition)
-                with suppress(RefusedError):
-                    source = decode_reading(record.value).source
-                    if folded.entry_offsets.get((source, place), -1) < record.offset:
-                        waiting[source] += 1
+        for record in _to_the_end(reader):
+            place = Partition(record.topic, record.partition)
+            with suppress(RefusedError):
+                source = decode_reading(record.value).source
+                if folded.entry_offsets.get((source, place), -1) < record.offset:
+                    waiting[source] += 1
     finally:
         reader.close()
     return waiting
+
+
+def _to_the_end(reader: Reader) -> Iterator[StreamRecord]:
+    """Give the records up to the stream's end.
+
+    Raises:
+        UnavailableError: The stream answers, but for 10 s gave nothing of what it has: a
+            question without an answer would otherwise hold up whoever asked for ever.
+    """
+    empty_count = 0
+    while not reader.is_at_end():
+        records = reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX)
+        yield from records
+        empty_count = 0 if records else empty_count + 1
+        if empty_count > _EMPTY_POLLS_MAX:
+            raise UnavailableError(
+                f"reading the account: the stream gave nothing for {_EMPTY_POLLS_MAX * _POLL_S:.0f}"
+                " s although its end is not reached"
+            )
 
 
 @dataclass(frozen=True)
@@ -140,18 +158,25 @@ class Mismatch:
     documents: int
 
 
-def verify(account: Account, documents: dict[str, int]) -> list[Mismatch]:
+def verify(
+    account: Account, documents: dict[str, int], *, later: Account | None = None
+) -> list[Mismatch]:
     """Compare the account with documents counted one by one, taken after it.
 
-    While data flows, documents may be ahead of `stored` by at most what was pending.
+    Args:
+        account: Taken before the count: there must be as many documents as it has stored.
+        documents: By source.
+        later: Taken after the count, where data flows meanwhile: there may be as many
+            documents as it has stored and pending; None: as many as `account` has.
     """
     wrong = []
     lines = {line.source: line for line in account.lines}
+    most = {line.source: line.stored + line.pending for line in (later or account).lines}
     for source in sorted(set(lines) | set(documents)):
         line = lines.get(source)
         stored, pending = (line.stored, line.pending) if line else (0, 0)
         found = documents.get(source, 0)
-        if not stored <= found <= stored + pending:
+        if not stored <= found <= most.get(source, 0):
             wrong.append(Mismatch(source, stored, pending, found))
     return wrong
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import Any, Literal
 
 import msgspec
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from matchday.clock import Clock
 from matchday.config import Loaded, Settings, show
@@ -23,6 +18,7 @@ from matchday.ports import Partition, Start, Stream, StreamRecord
 from matchday.services.accounting import settled_account, verify
 from matchday.services.doctor import Diagnosis, examine
 from matchday.services.links import feed_opener, is_embedded, open_query, open_stream, read_token
+from matchday.services.printing import print_json, print_table, say
 
 FIELDS = (
     "source",
@@ -48,7 +44,10 @@ def ledger(
     """
     with closing(_open_reading(settings, clock)) as stream, closing(open_query(settings)) as query:
         account = settled_account(stream, query, clock=clock)
-        wrong = verify(account, query.document_count_by_source()) if is_verified else []
+        wrong = []
+        if is_verified:
+            documents = query.document_count_by_source()
+            wrong = verify(account, documents, later=settled_account(stream, query, clock=clock))
     if source is not None:
         lines = tuple(line for line in account.lines if line.source == source)
         if not lines:
@@ -57,7 +56,7 @@ def ledger(
         wrong = [mismatch for mismatch in wrong if mismatch.source == source]
     adds_up = account.adds_up and not wrong
     if as_json:
-        _print_json(
+        print_json(
             {
                 "sources": [_line_row(line) for line in account.lines],
                 "totals": {
@@ -75,7 +74,7 @@ def ledger(
         )
         return adds_up
     rows = [*account.lines, account.totals]
-    _print_table(
+    print_table(
         [*FIELDS, "adds up"],
         [
             [*(str(value) for value in _line_row(line).values()), "yes" if line.adds_up else "NO"]
@@ -83,12 +82,12 @@ def ledger(
         ],
     )
     for mismatch in wrong:
-        _say(
+        say(
             f"{mismatch.source}: {mismatch.documents} documents, {mismatch.stored} stored and "
             f"{mismatch.pending} pending"
         )
     if is_verified and not wrong:
-        _say("verified: the documents agree with the account")
+        say("verified: the documents agree with the account")
     return adds_up
 
 
@@ -96,9 +95,9 @@ def show_settings(loaded: Loaded, *, as_json: bool) -> None:
     """Print every setting."""
     rows = show(loaded)
     if as_json:
-        _print_json([msgspec.to_builtins(row) for row in rows])
+        print_json([msgspec.to_builtins(row) for row in rows])
         return
-    _print_table(
+    print_table(
         ["setting", "value", "origin", "bound", "meaning"],
         [[row.name, row.value, row.origin, row.bound, row.description] for row in rows],
     )
@@ -117,8 +116,9 @@ def check_settings(settings: Settings) -> None:
 
     plan_of(settings)
     read_token(settings.http.token_file)
-    feed_opener(settings, clock=SystemClock(), rng=random.Random())
-    _say("the configuration is right")
+    for slot in settings.ingest.all_slots():
+        feed_opener(settings, slot, clock=SystemClock(), rng=random.Random())
+    say("the configuration is right")
 
 
 def list_dead_letters(settings: Settings, *, limit: int, as_json: bool, clock: Clock) -> None:
@@ -127,9 +127,9 @@ def list_dead_letters(settings: Settings, *, limit: int, as_json: bool, clock: C
         records = _read_all(stream, Start.last(limit))
     rows = [_letter_row(record) for record in records[-limit:][::-1]]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
-    _print_table(
+    print_table(
         ["id", "time", "source", "reason", "topic", "bytes", "begins"],
         [
             [
@@ -173,13 +173,13 @@ def show_dead_letter(
         return
     row = _letter_row(found[0])
     if as_json:
-        _print_json(row | {"base64": base64.b64encode(found[0].value).decode()})
+        print_json(row | {"base64": base64.b64encode(found[0].value).decode()})
         return
     for name, value in row.items():
         if name != "text":
-            _say(f"{name:8} {value}", to_result=True)
-    _say("", to_result=True)
-    _say(row["text"], to_result=True)
+            say(f"{name:8} {value}", to_result=True)
+    say("", to_result=True)
+    say(row["text"], to_result=True)
 
 
 def doctor(
@@ -188,9 +188,9 @@ def doctor(
     """Print what is wrong with each link and what to do; tell how bad the worst is."""
     found = examine(settings, clock=clock)
     if as_json:
-        _print_json([msgspec.to_builtins(item) for item in found])
+        print_json([msgspec.to_builtins(item) for item in found])
     else:
-        _print_table(["link", "state", "what to do"], [_diagnosis_row(item) for item in found])
+        print_table(["link", "state", "what to do"], [_diagnosis_row(item) for item in found])
     if not all(item.is_reachable for item in found):
         return "unreachable"
     return "wrong" if any(item.problems for item in found) else "well"
@@ -198,7 +198,9 @@ def doctor(
 
 def _diagnosis_row(item: Diagnosis) -> list[str]:
     state = "unreachable" if not item.is_reachable else "look" if item.problems else "well"
-    return [item.link, state, "\n".join(item.problems)]
+    risks = [f"(a risk) {sentence}" for sentence in item.risks]
+    unasked = [f"(not asked) {sentence}" for sentence in item.unasked]
+    return [item.link, state, "\n".join([*item.problems, *risks, *unasked])]
 
 
 def _open_reading(settings: Settings, clock: Clock) -> Stream:
@@ -235,22 +237,3 @@ def _letter_row(record: StreamRecord) -> dict[str, Any]:
 
 def _line_row(line: AccountLine) -> dict[str, Any]:
     return {name: getattr(line, name) for name in FIELDS}
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
-    sys.stdout.buffer.flush()
-
-
-def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(box=SIMPLE)
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    is_terminal = sys.stdout.isatty()
-    Console(width=None if is_terminal else 200).print(table)
-
-
-def _say(text: str, *, to_result: bool = False) -> None:
-    print(text, file=sys.stdout if to_result else sys.stderr)

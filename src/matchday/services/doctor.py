@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 
 from matchday.clock import Clock
 from matchday.config import Settings
-from matchday.errors import ConfigError, MatchdayError, UnavailableError
+from matchday.domain.instants import iso_from_ms
+from matchday.errors import ConfigError, DeniedError, MatchdayError, UnavailableError
+from matchday.ingest.tails import slots_seen
+from matchday.ports import Stream
 from matchday.services.broker_check import check_broker
-from matchday.services.links import claim_folder, is_embedded, open_store, open_stream
+from matchday.services.links import (
+    claim_folder,
+    is_embedded,
+    open_query,
+    open_store,
+    open_stream,
+)
+from matchday.sqlite_check import damage
 
 
 @dataclass(frozen=True)
@@ -20,25 +31,53 @@ class Diagnosis:
         link: "mqtt", "stream" or "store".
         is_reachable: It answered.
         problems: What is wrong and what to do, one sentence each.
+        risks: What is not wrong and can lose data all the same, with what would help.
+        unasked: What could not be asked, because the login has no more rights than it needs;
+            no fault.
     """
 
     link: str
     is_reachable: bool
     problems: tuple[str, ...] = ()
+    risks: tuple[str, ...] = ()
+    unasked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a test found out: see `Diagnosis`."""
+
+    problems: list[str]
+    unasked: list[str]
+    risks: list[str] = field(default_factory=list)
 
 
 def examine(settings: Settings, *, clock: Clock) -> list[Diagnosis]:
     """Test MQTT, stream and store, in the direction of the flow."""
     return [
-        _diagnose("mqtt", lambda: check_broker(settings, clock=clock)),
+        _diagnose("mqtt", lambda: _check_mqtt(settings, clock)),
         _diagnose("stream", lambda: _check_stream(settings, clock)),
         _diagnose("store", lambda: _check_store(settings, clock)),
     ]
 
 
-def _diagnose(link: str, test: Callable[[], list[str]]) -> Diagnosis:
+def _check_mqtt(settings: Settings, clock: Clock) -> _Answers:
+    problems, risks = check_broker(settings, clock=clock)
+    return _Answers(problems, [], risks)
+
+
+def _diagnose(link: str, test: Callable[[], _Answers]) -> Diagnosis:
     try:
-        return Diagnosis(link, True, tuple(test()))
+        found = test()
+        return Diagnosis(
+            link,
+            True,
+            problems=tuple(found.problems),
+            risks=tuple(found.risks),
+            unasked=tuple(found.unasked),
+        )
+    except DeniedError as error:
+        return Diagnosis(link, True, (str(error),))
     except UnavailableError as error:
         return Diagnosis(link, False, (str(error),))
     except ConfigError as error:
@@ -47,36 +86,60 @@ def _diagnose(link: str, test: Callable[[], list[str]]) -> Diagnosis:
         return Diagnosis(link, False, (str(error),))
 
 
-def _check_stream(settings: Settings, clock: Clock) -> list[str]:
+def _check_stream(settings: Settings, clock: Clock) -> _Answers:
     embedded = is_embedded(settings.stream.url.get_secret_value())
     if embedded and not (settings.data_dir / "stream.db").exists():
-        return [f"no data in {settings.data_dir} yet; it is made by `matchday up`"]
-    stream = open_stream(settings, clock=clock, read_only=embedded)
-    try:
-        return stream.check()
-    finally:
-        stream.close()
+        return _Answers([f"no data in {settings.data_dir} yet; it is made by `matchday up`"], [])
+    if embedded and (damaged := damage(settings.data_dir / "stream.db")):
+        return _Answers(damaged, [])
+    with closing(open_stream(settings, clock=clock, read_only=embedded)) as stream:
+        problems = stream.check()
+        if not any(line.endswith("does not exist") for line in problems):
+            problems += _check_slots(settings, stream)
+            return _Answers(problems, stream.unasked(), stream.risks())
+        return _Answers(problems, stream.unasked())
 
 
-def _check_store(settings: Settings, clock: Clock) -> list[str]:
+def _check_slots(settings: Settings, stream: Stream) -> list[str]:
+    """Find slots that are no more but worked lately: a broker goes on queueing for them."""
+    if is_embedded(settings.mqtt.url.get_secret_value()):
+        return []
+    slots = {slot.name for slot in settings.ingest.all_slots()}
+    return [
+        f"slot {name} took messages until {iso_from_ms(last_ms)} and is not among ingest.slots "
+        f"any more: if the broker still has its session matchday-ingest-{name}, it keeps every "
+        "message of the slot's filters there; remove the session (docs/how-to/ingest-slots.md)"
+        for name, last_ms in slots_seen(stream).items()
+        if name not in slots
+    ]
+
+
+def _check_store(settings: Settings, clock: Clock) -> _Answers:
     if is_embedded(settings.store.url.get_secret_value()):
-        if not (settings.data_dir / "store.db").exists():
-            return [f"no data in {settings.data_dir} yet; it is made by `matchday up`"]
+        return _Answers(_check_embedded_store(settings, clock), [])
+    with closing(open_store(settings, clock=clock)) as store:
         try:
-            folder = claim_folder(settings)
-        except ConfigError:
-            return []  # a running process owns and checks it
-        try:
-            store = open_store(settings, clock=clock)
-            try:
-                return store.check()
-            finally:
-                store.close()
-        finally:
-            if folder is not None:
-                folder.close()
-    store = open_store(settings, clock=clock)
+            return _Answers(store.check(), [], store.risks())
+        except DeniedError as error:
+            denied = error
+    # A login that only reads may not ask how things are laid out, and need not.
+    with closing(open_query(settings)) as query:
+        query.folded()
+    return _Answers([], [str(denied)])
+
+
+def _check_embedded_store(settings: Settings, clock: Clock) -> list[str]:
+    if not (settings.data_dir / "store.db").exists():
+        return [f"no data in {settings.data_dir} yet; it is made by `matchday up`"]
+    if damaged := damage(settings.data_dir / "store.db"):
+        return damaged
     try:
-        return store.check()
+        folder = claim_folder(settings)
+    except ConfigError:
+        return []  # a running process owns and checks it
+    try:
+        with closing(open_store(settings, clock=clock)) as store:
+            return store.check()
     finally:
-        store.close()
+        if folder is not None:
+            folder.close()

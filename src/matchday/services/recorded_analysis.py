@@ -79,7 +79,7 @@ def readings_of(recording: Recording, tally: _Tally) -> Iterator[Reading]:
         payload = message.payload
         raw = payload if isinstance(payload, bytes) else encode(payload)
         try:
-            readings = adapters.decode(message.topic, raw, message.t_ms).readings
+            readings, _unknown = adapters.decode(message.topic, raw, message.t_ms)
         except RefusedError:
             tally.refused += 1
             continue

@@ -24,7 +24,7 @@ from matchday.sensors.recordings import ReadOptions, open_recording
 from matchday.sensors.replay import ReplayOptions, replay
 from matchday.sensors.simulator import SimulateOptions, simulate
 from matchday.services.bundled import examples
-from matchday.services.health import DEFAULT_PORTS, Health
+from matchday.services.health import health_of
 from matchday.services.lifecycle import Role, Service
 from matchday.services.links import is_embedded
 
@@ -190,10 +190,9 @@ def _publishing(
     def links() -> list[LinkState]:
         return [publisher.link()]
 
-    port = DEFAULT_PORTS["sensor"] if settings.health.port is None else settings.health.port
     roles = [Role("sensor.publish", run, close=close)]
     if settings.health.port is not None or settings.sensor.state_dir is not None:
-        roles.append(Role("sensor.health", Health(links, host=settings.bind, port=port).run))
+        roles.append(Role("sensor.health", health_of(settings, "sensor", links).run))
     return Service("sensor", roles, clock=clock)
 
 
