@@ -51,11 +51,14 @@ def test_dashboard_shows_collection_and_account_of_the_real_servers(deployment, 
         assert dashboard.stop()
 
 
-def test_doctor_finds_the_servers_and_names_the_brokers_hidden_limit(deployment):
+def test_doctor_finds_the_servers_well_and_names_what_they_can_still_lose(deployment):
     answers = {row["link"]: row for row in ask(deployment.settings, "doctor")}
     assert all(row["is_reachable"] for row in answers.values())
-    assert "max_queued_messages" in " ".join(answers["mqtt"]["problems"])
-    assert answers["store"]["problems"] == []
+    assert [row["problems"] for row in answers.values()] == [[], [], []]
+    risks = {link: " ".join(row["risks"]) for link, row in answers.items()}
+    assert "autosave_interval 1" in risks["mqtt"]
+    assert "flush.messages=1" in risks["stream"]
+    assert "three members" in risks["store"]
 
 
 def test_rubbish_behind_a_broker_is_kept_whole_and_can_be_shown(deployment):

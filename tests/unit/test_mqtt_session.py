@@ -30,7 +30,7 @@ from matchday.mqtt.packets import (
     Subscribe,
 )
 from matchday.mqtt.publish import Decoder, pack_publish
-from matchday.mqtt.session import BrokerFeed
+from matchday.mqtt.session import THROWN_OUT_MAX, BrokerFeed
 from matchday.mqtt.settings import BrokerSettings
 from matchday.observe.metrics import PROCESS
 from matchday.ports import Deliveries
@@ -275,6 +275,40 @@ def test_session_taken_over_stops_the_feed_after_its_last_messages(lab: Lab) -> 
         wait_until(lambda: feed.receive(timeout_s=0.1) != [], what="fenced")
     with pytest.raises(FencedError):
         feed.receive(timeout_s=0)
+
+
+def test_session_closed_again_and_again_soon_after_it_was_up_is_somebody_elses(lab: Lab) -> None:
+    def throw_out(line: Line, packet: Packet) -> None:
+        serve(line, packet)
+        if isinstance(packet, Subscribe):
+            line.socket.shutdown(socket.SHUT_RDWR)
+
+    broker = lab.broker(throw_out)
+    feed = lab.feed(broker.address, retry_s_max=10)
+    with pytest.raises(FencedError, match="does another program use the client id c"):
+        wait_until(lambda: feed.receive(timeout_s=0.1) != [], what="fenced")
+    assert len(broker.packets(Subscribe)) == THROWN_OUT_MAX
+
+
+def test_broker_that_refuses_in_between_has_not_given_the_session_to_somebody_else(
+    lab: Lab,
+) -> None:
+    def crash(line: Line, packet: Packet) -> None:
+        if isinstance(packet, Connect) and line.number % 4 == 0:
+            line.send(Connack(code=Code.SERVER_UNAVAILABLE))
+            return
+        serve(line, packet)
+        if isinstance(packet, Subscribe):
+            line.socket.shutdown(socket.SHUT_RDWR)
+
+    broker = lab.broker(crash)
+    feed = lab.feed(broker.address, retry_s_max=0.5)
+
+    def is_tried_often() -> bool:
+        assert feed.receive(timeout_s=0.1) == []
+        return len(broker.packets(Subscribe)) > 2 * THROWN_OUT_MAX
+
+    wait_until(is_tried_often, what="the broker was tried often")
 
 
 def test_malformed_packet_ends_the_connection_with_its_code(lab: Lab) -> None:

@@ -71,6 +71,14 @@ def test_documents_may_be_ahead_of_the_account_by_what_was_pending_only():
     assert [item.source for item in verify(account, {"a": 3, "b": 1, "ghost": 1})] == ["ghost"]
 
 
+def test_documents_that_came_while_they_were_counted_are_no_mismatch():
+    account = account_of({"a": Counts(accepted=5, stored=5)})
+    later = account_of({"a": Counts(accepted=8, stored=6), "new": Counts(accepted=1, stored=1)})
+    assert verify(account, {"a": 8, "new": 1}, later=later) == []
+    assert [item.source for item in verify(account, {"a": 4}, later=later)] == ["a"]
+    assert [item.source for item in verify(account, {"a": 9}, later=later)] == ["a"]
+
+
 def test_ledger_record_that_takes_back_a_missing_number_is_folded():
     (entry,) = entries_of(ledger_record(1, s=Counts(accepted=1, missing=-1)))
     assert entry.counts.missing == -1

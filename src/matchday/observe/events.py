@@ -361,3 +361,32 @@ class FindingsUnusable(Event):
     level = "warning"
     counter = "matchday_analysis_unusable_total"
     count: int
+
+
+# --- deployment -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SecretsReady(Event):
+    """The secrets of a deployment are complete; counts are of files."""
+
+    directory: str
+    written_count: int
+    unchanged_count: int
+
+
+@dataclass(frozen=True)
+class SecretsOwnerKept(Event):
+    """Secrets stay with the user who made them, as only root can give files away."""
+
+    level = "warning"
+    directory: str
+    uid: int
+
+
+@dataclass(frozen=True)
+class ServerAwaited(Event):
+    """`matchday setup` waits for a server that does not answer as it should yet."""
+
+    server: str
+    detail: str

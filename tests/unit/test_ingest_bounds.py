@@ -1,0 +1,94 @@
+"""What ingest remembers is bounded, and what it forgets is what nobody asks for any more."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+from matchday.ingest.adapters import ROUTE_CHARS_MAX, ROUTES_MAX, Adapters, RefusedSources
+from matchday.ingest.identity import HOLES_MAX, Identities, Verdict
+
+WINDOW_MS = 1000
+
+
+def test_sources_silent_for_longest_are_forgotten_first_and_active_ones_never():
+    identities = Identities(window_ms=WINDOW_MS, entries_min=0, numberings_max=100)
+    for turn in range(10):
+        for number in range(20):  # twenty new sources in each window
+            identities.observe_number(f"passing-{turn}-{number}", "q", 1, turn)
+        for number in range(150):
+            identities.observe_number(f"steady-{number}", "q", turn, turn)
+        identities.turn(turn * WINDOW_MS)
+    assert identities.observe_number("steady-7", "q", 9, 9)[0] is Verdict.DUPLICATE
+    # Not yet two windows silent: kept although there are too many.
+    assert identities.observe_number("passing-9-3", "q", 1, 9)[0] is Verdict.DUPLICATE
+    # Long silent: taken for a new source.
+    assert identities.observe_number("passing-0-3", "q", 1, 0)[0] is Verdict.NEW
+    assert len(identities) < 100 + 150 + 3 * 20
+
+
+def test_last_numbers_are_kept_as_long_as_there_are_no_more_than_the_bound():
+    identities = Identities(window_ms=WINDOW_MS, entries_min=0, numberings_max=100)
+    identities.observe_number("rare", "q", 1, 0)
+    for turn in range(50):
+        for number in range(99):
+            identities.observe_number(f"steady-{number}", "q", turn, turn)
+        identities.turn(turn * WINDOW_MS)
+    assert identities.observe_number("rare", "q", 5, 50) == (Verdict.NEW, 3)
+
+
+def test_known_source_costs_less_than_half_a_kilobyte():
+    count = 20_000
+    tracemalloc.start()
+    try:
+        identities = Identities(window_ms=WINDOW_MS, entries_min=0)
+        for number in range(count):
+            identities.observe_number(f"venue-7/turnstile-{number:06d}", "entries", 5, number)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held / count < 512
+
+
+def test_source_that_leaps_with_each_message_costs_no_more_than_the_holes_allowed():
+    tracemalloc.start()
+    try:
+        identities = Identities(window_ms=WINDOW_MS, entries_min=0)
+        for number in range(3000):
+            identities.observe_number("leaping", "q", number * 10_000, number)
+            identities.observe_number(f"leaping-{number}", "q", 0, 0)
+            identities.observe_number(f"leaping-{number}", "q", 10_000, 1)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 8 * HOLES_MAX * 1.2 + 6000 * 512
+
+
+def test_gaps_are_kept_open_again_once_leaping_has_ended():
+    identities = Identities(window_ms=WINDOW_MS, entries_min=0)
+    for number in range(300):
+        identities.observe_number("leaping", "q", number * 10_000, number)
+    identities.observe_number("steady", "q", 0, 0)
+    identities.observe_number("steady", "q", 100, 100)
+    assert identities.observe_number("steady", "q", 50, 50)[0] is Verdict.STRAGGLER
+    for turn in range(3):
+        identities.turn(turn * WINDOW_MS)
+    identities.observe_number("steady", "q", 300, 300)
+    assert identities.observe_number("steady", "q", 250, 250) == (Verdict.NEW, -1)
+
+
+def test_routes_are_bounded_in_number_and_in_length():
+    adapters = Adapters()
+    value = b'{"quantity": "q", "value": 1}'
+    for number in range(ROUTES_MAX + 10):
+        adapters.decode(f"matchday/v/scalar/s{number}", value, 0)
+    longest = "x" * 65_000
+    adapters.decode(longest, b'{"sensorId": "a", "q": 1, "collectedAt": "2024-01-01 00:00:00"}', 0)
+    assert len(adapters._routes) <= ROUTES_MAX
+    assert max(map(len, adapters._routes)) <= ROUTE_CHARS_MAX
+
+
+def test_refused_topics_are_named_up_to_a_bound():
+    sources = RefusedSources()
+    names = {sources.name(f"rubbish/{number}") for number in range(5000)}
+    assert len(names) == 1001
+    assert "topic:other" in names
