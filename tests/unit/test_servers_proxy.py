@@ -154,8 +154,9 @@ def test_truncated_stream_ends_in_mid_message(client, proxy, echo):
     client.sendall(b"0123456789")
     with suppress(ConnectionResetError):
         read(client, 100)
-    assert bytes(echo.got) == b"01234"
-    assert proxy.links_count == 0
+    wait_until(lambda: proxy.links_count == 0, what="the connection is closed")
+    # The reset may overtake what the server had not read yet.
+    assert b"01234".startswith(bytes(echo.got))
 
 
 def test_corruption_turns_single_bits_over_and_keeps_the_length(client, proxy, echo):

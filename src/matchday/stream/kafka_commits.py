@@ -22,6 +22,35 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 THREAD: Final = "stream.commit"
 
 
+class _Outcome:
+    """What became of a call in another thread.
+
+    It keeps a copy of an error and gives it away once. Frames that hold an error which holds
+    them would keep the client, its sockets and threads, until a garbage collection comes by;
+    and the client's own error of a time-out is held somewhere for good.
+    """
+
+    def __init__(self) -> None:
+        self._error: KafkaException | None = None
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Make the call and keep what it raises."""
+        try:
+            call()
+        except KafkaException as error:
+            self._error = KafkaException(*error.args)
+            error.with_traceback(None)
+
+    def settle(self) -> None:
+        """Raise what the call raised, if anything."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
+
+
 def within(timeout_s: float, call: Callable[[], None]) -> None:
     """Make a call that may never return, and wait for it no longer than that.
 
@@ -31,21 +60,13 @@ def within(timeout_s: float, call: Callable[[], None]) -> None:
             broker closes the idle connection, or with the process.
         KafkaException: The call's own.
     """
-    errors: list[KafkaException] = []
-
-    def run() -> None:
-        try:
-            call()
-        except KafkaException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name=THREAD, daemon=True)
+    outcome = _Outcome()
+    thread = threading.Thread(target=outcome.run, args=(call,), name=THREAD, daemon=True)
     thread.start()
     thread.join(timeout_s)
     if thread.is_alive():
         raise TimeoutError(f"no answer within {timeout_s:.1f} s")
-    if errors:
-        raise errors[0]
+    outcome.settle()
 
 
 class BoundedCommits:
@@ -71,13 +92,10 @@ class BoundedCommits:
         """
         if self.is_stuck:
             raise TimeoutError("the commit before this one is not answered yet")
-        errors: list[KafkaException] = []
+        outcome = _Outcome()
 
         def run() -> None:
-            try:
-                self.commit_here(places)
-            except KafkaException as error:
-                errors.append(error)
+            outcome.run(lambda: self.commit_here(places))
             with self._lock:
                 is_abandoned = self._is_abandoned
             if is_abandoned:
@@ -89,8 +107,7 @@ class BoundedCommits:
         self._thread.join(timeout_s)
         if self.is_stuck:
             raise TimeoutError(f"no answer within {timeout_s:.1f} s")
-        if errors:
-            raise errors[0]
+        outcome.settle()
 
     def commit_here(self, places: list[TopicPartition]) -> None:
         """Commit in this thread, without a bound; the only way inside a call of the client.

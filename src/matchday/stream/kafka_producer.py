@@ -94,7 +94,7 @@ class KafkaProducer:
         if self._is_closed:
             raise RuntimeError(f"committing as {self._owner}: the producer is closed")
         if self._spent is not None:
-            raise type(self._spent)(f"{self._spent}; this producer is spent")
+            raise type(self._spent)(str(self._spent))
         for topic, records in outputs.items():
             _check_sizes(topic, records)
         places, group = self._group_part(consumer, bookmarks)
@@ -211,7 +211,9 @@ class KafkaProducer:
             if was_aborted:
                 return raised
             raised = UnavailableError(str(raised))
-        self._spent = raised
+        # Not the error itself: its traceback would hold this object and its client in a circle,
+        # and with them sockets and threads, until a garbage collection comes by.
+        self._spent = type(raised)(f"{raised}; this producer is spent")
         if isinstance(raised, FencedError):
             self._cluster.link.is_answering()
         elif isinstance(raised, DeniedError):
