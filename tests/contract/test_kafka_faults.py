@@ -6,6 +6,7 @@ in the contract suite beside it.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 pytest.importorskip("confluent_kafka")
 
+from confluent_kafka import Producer as Client
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -361,6 +363,33 @@ def test_calls_return_in_time_while_the_broker_is_frozen(
     broker.resume()
     assert slow == {}
     assert seconds(stream.link) < 0.5
+
+
+def test_producers_spent_by_outages_leave_no_client_behind(
+    broker: Kafka, stream: KafkaStream, opened: ExitStack
+) -> None:
+    def clients() -> int:
+        return sum(isinstance(one, Client) for one in gc.get_objects())
+
+    def outage() -> None:
+        producer = stream.producer("one")
+        broker.pause()
+        with pytest.raises(UnavailableError):
+            producer.commit(
+                {LEDGER: numbers(0, 10)}, consumer=consumer, bookmarks={LEDGER_0: Bookmark(1)}
+            )
+        broker.resume()
+        producer.close()
+
+    consumer = joined(stream, opened, Notes())
+    before = clients()
+    # A collection would hide circles of references; between two of them pass minutes.
+    gc.disable()
+    try:
+        outage()
+        wait_until(lambda: clients() <= before, what="its client is gone", timeout_s=DEADLINE_S)
+    finally:
+        gc.enable()
 
 
 def test_link_is_lost_and_restored_with_the_broker(broker: Kafka, stream: KafkaStream) -> None:

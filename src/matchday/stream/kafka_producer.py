@@ -162,10 +162,11 @@ class KafkaProducer:
 
     def _move_bookmarks(self, places: list[Any], group: Any, timeout_s: float) -> None:
         """Add the bookmarks to the transaction, in a thread of its own: see `kafka_commits`."""
-        client = self._client
+        # Not a variable for the client: the library keeps errors of time-outs for good, and the
+        # frames that they went through with them. So `close` alone decides when it goes.
         within(
             timeout_s + CLIENT_LATE_S,
-            lambda: client.send_offsets_to_transaction(places, group, timeout_s),
+            lambda: self._client.send_offsets_to_transaction(places, group, timeout_s),
         )
 
     def _enqueue(self, name: str, records: Sequence[Record]) -> None:
