@@ -29,7 +29,7 @@ test-faults: $(VENV)/.all servers
 # On a real container engine, started and stopped again where there is none and the machine
 # allows it (root on Debian); skipped with the reason where there can be none.
 test-containers: $(VENV)/.all servers
-	MATCHDAY_TEST_ENGINE=start $(BIN)/python -m pytest tests/containers
+	MATCHDAY_TEST_ENGINE=start $(BIN)/python -m pytest $(or $(ARGS),tests/containers)
 
 # One image for all services; EXTRAS of the image are set by IMAGE_EXTRAS.
 image:

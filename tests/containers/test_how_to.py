@@ -139,6 +139,9 @@ def test_every_command_of_the_page_works(page: str, checkout: Path, addresses):
         timeout_s=PAGE_S,
         is_checked=False,
     )
+    if done.returncode != 0:
+        for question in (["ps", "-a"], ["logs", "--tail", "30"]):
+            print(run(["docker", "compose", *question], cwd=checkout, is_checked=False).stdout)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
 
