@@ -19,7 +19,7 @@ demo: $(VENV)/.demo
 	exec $(BIN)/matchday up --demo
 
 test: $(VENV)/.all servers
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # Kills, outages and hostile input while readings flow. A campaign that fails prints the command
 # that repeats it; FAULT_ROUNDS=2 and more makes campaigns longer and outages last two minutes.
