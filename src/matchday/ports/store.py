@@ -86,6 +86,13 @@ class Store(Protocol):
             UnavailableError: The store cannot be reached.
         """
 
+    def unasked(self) -> list[str]:
+        """Give which questions of `check` and `risks` the login may not ask, one each.
+
+        Raises:
+            UnavailableError: The store cannot be reached.
+        """
+
     def claim(self, partition: Partition, topic_id: str) -> int | None:
         """Take over the writing of what comes from a stream partition.
 

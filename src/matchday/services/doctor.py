@@ -119,7 +119,7 @@ def _check_store(settings: Settings, clock: Clock) -> _Answers:
         return _Answers(_check_embedded_store(settings, clock), [])
     with closing(open_store(settings, clock=clock)) as store:
         try:
-            return _Answers(store.check(), [], store.risks())
+            return _Answers(store.check(), store.unasked(), store.risks())
         except DeniedError as error:
             denied = error
     # A login that only reads may not ask how things are laid out, and need not.

@@ -107,6 +107,10 @@ class EmbeddedStore:
             "or use MongoDB with three members"
         ]
 
+    def unasked(self) -> list[str]:
+        """Give nothing: the file answers everything; see the port."""
+        return []
+
     def claim(self, partition: Partition, topic_id: str) -> int | None:
         """Give the offset after the last record stored, 0 for a new topic; see `Store.claim`.
 

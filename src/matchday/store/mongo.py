@@ -114,9 +114,14 @@ class MongoStore:
 
     def risks(self) -> list[str]:
         """Tell what is lost with a machine; see `Store.risks`."""
+        return ServerSettings(self._link).risks()
+
+    def unasked(self) -> list[str]:
+        """Tell what the login may not ask of the server; see `Store.unasked`."""
         server = ServerSettings(self._link)
         server.problems()
-        return server.risks() + sorted(set(server.unasked))
+        server.risks()
+        return sorted(set(server.unasked))
 
     def claim(self, partition: Partition, topic_id: str) -> int | None:
         """Take over a partition; gives None, see the class and `Store.claim`.
