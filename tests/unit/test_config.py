@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from matchday.config import load, show
+from matchday.config import Settings, load, show
 from matchday.errors import ConfigError
 
 
@@ -94,3 +94,52 @@ def test_listening_beyond_loopback_needs_credentials_on_both_doors(tmp_path: Pat
 def test_missing_file_is_a_configuration_error(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"none\.toml"):
         load(file=tmp_path / "none.toml", environ={})
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path):
+    file = tmp_path / "matchday.toml"
+    file.write_text('[mqtt]\nport = true\n[log]\nlevel = "loud"\n[store]\ndatabase = 5\n')
+    with pytest.raises(ConfigError) as refusal:
+        load(file=file, environ={"MATCHDAY_GATE__COUNT_MAX": "nan"})
+    told = str(refusal.value)
+    for part in (
+        f"checking mqtt.port = True (file {file}): expected int, got bool",
+        f"log.level = 'loud' (file {file}): expected one of debug, info, warning, error",
+        "checking store.database = 5",
+        "checking gate.count_max = 'nan' (environment MATCHDAY_GATE__COUNT_MAX): expected float >",
+    ):
+        assert part in told
+
+
+def test_address_that_is_wrong_is_not_shown(tmp_path: Path):
+    file = tmp_path / "matchday.toml"
+    file.write_text('[store]\nurl = ["mongodb://root:hunter2@db"]\n')
+    with pytest.raises(ConfigError, match=r"store\.url = \(secret\)") as refusal:
+        load(file=file, environ={})
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_every_default_is_within_its_own_bounds():
+    rows = show(load(environ={}))
+    given = {row.name: row.value for row in rows if row.value not in ("None", "()", "('#',)")}
+    assert load(environ={}, overrides=given).settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_set"), [("yes", True), ("On", True), ("true", True), ("0", False), ("off", False)]
+)
+def test_words_for_yes_and_no_are_understood(text: str, is_set: bool):
+    environ = {"MATCHDAY_SETUP__BROWSER_WRITES": text}
+    assert load(environ=environ).settings.setup.browser_writes is is_set
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(AttributeError, match="immutable"):
+        Settings().mqtt.port = 1  # type: ignore[misc]
+
+
+def test_secret_is_equal_to_its_equal_and_shows_nothing():
+    one, same = (load(environ={"MATCHDAY_STORE__URL": "mongodb://u:p@h"}) for _ in range(2))
+    assert one.settings == same.settings
+    assert len({one.settings.store.url, same.settings.store.url}) == 1
+    assert str(one.settings.store.url) == "**********"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ from matchday.stream.embedded import EmbeddedStream
 
 
 @pytest.fixture
-def slots(tmp_path: Path) -> Slots:
+def slots(tmp_path: Path) -> Iterator[Slots]:
     def no_bridge(name: str) -> Bridge:
         raise AssertionError(f"no slot is owned here, {name} neither")
 
     clock = ManualClock()
     stream = EmbeddedStream(tmp_path / "data", clock=clock)
-    return Slots(stream, ["all"], no_bridge, clock=clock)
+    yield Slots(stream, ["all"], no_bridge, clock=clock)
+    stream.close()
 
 
 def test_server_that_was_not_told_its_slots_yet_is_not_ready(slots: Slots):

@@ -11,17 +11,22 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import SecretStr, ValidationError
-from pydantic.fields import FieldInfo
+import msgspec
+from msgspec import Meta
 
 from matchday.config.checks import ENV_PREFIX, check_together
-from matchday.config.sections import Section, Settings
+from matchday.config.secret import Secret
+from matchday.config.sections import RULES, Section, Settings
 from matchday.errors import ConfigError
+
+_WORDS: Final = {"yes": True, "on": True, "no": False, "off": False}
+_SIGNS: Final = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,7 @@ def load(
     for name, value in (overrides or {}).items():
         if value is not None:
             _put(values, origins, name, value, "command line")
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, origins)) from error
+    settings = _checked(values, origins)
     check_together(settings)
     return Loaded(settings, origins)
 
@@ -84,15 +86,16 @@ def load(
 def show(loaded: Loaded) -> list[Shown]:
     """List every setting with value, origin, bound and meaning, secrets as stars."""
     rows = []
-    for name, field, value in _walk(loaded.settings):
-        text = _masked(value) if isinstance(value, SecretStr) else str(value)
+    for name, known in _known().items():
+        value = _value_of(loaded.settings, name)
+        text = _masked(value) if isinstance(value, Secret) else str(value)
         rows.append(
             Shown(
                 name,
                 text,
                 loaded.origins.get(name, "default"),
-                _bound(field),
-                field.description or "",
+                _bound(known.rules),
+                known.rules[0].description or "",
             )
         )
     return rows
@@ -125,8 +128,7 @@ def _flatten(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
-    known = {name for name, _, _ in _walk(Settings())}
-    lists = {name for name, _, value in _walk(Settings()) if isinstance(value, tuple)}
+    known = _known()
     found: list[tuple[str, Any, str]] = []
     for variable, text in environ.items():
         if not variable.startswith(ENV_PREFIX) or variable == "MATCHDAY_CONFIG":
@@ -141,7 +143,7 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
                 value = Path(text).read_text(encoding="utf-8").strip()
             except OSError as error:
                 raise ConfigError(f"reading secret file of {variable}: {error}") from error
-        if name in lists:
+        if name in known and known[name].is_list:
             value = [item.strip() for item in text.split(",") if item.strip()]
         found.append((name, value, f"environment {variable}"))
     return found
@@ -150,51 +152,118 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
 def _put(
     values: dict[str, Any], origins: dict[str, str], name: str, value: Any, origin: str
 ) -> None:
-    known = [known_name for known_name, _, _ in _walk(Settings())]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+    if name not in _known():
+        near = difflib.get_close_matches(name, _known(), n=1, cutoff=0.3)
         hint = f"; the nearest known name is {near[0]}" if near else ""
         raise ConfigError(f"reading {origin}: no setting is called {name}{hint}")
-    section, _, leaf = name.rpartition(".")
-    (values.setdefault(section, {}) if section else values)[leaf] = value
+    values[name] = value
     origins[name] = origin
 
 
-def _walk(settings: Settings) -> list[tuple[str, FieldInfo, Any]]:
-    rows: list[tuple[str, FieldInfo, Any]] = []
-    for name, field in Settings.model_fields.items():
-        value = getattr(settings, name)
-        if isinstance(value, Section):
-            rows.extend(
-                (f"{name}.{leaf}", inner, getattr(value, leaf))
-                for leaf, inner in type(value).model_fields.items()
-            )
+class _Known(NamedTuple):
+    """A setting that exists.
+
+    Attributes:
+        annotation: Its type with everything annotated to it.
+        plain: Its type alone, inside which there may be more annotations.
+        rules: The annotations; the first one describes it.
+    """
+
+    annotation: Any
+    plain: Any
+    rules: tuple[Meta, ...]
+
+    @property
+    def is_list(self) -> bool:
+        """Tell whether it has several values."""
+        return get_origin(self.plain) is tuple
+
+
+@cache
+def _known() -> dict[str, _Known]:
+    """Give every setting by its dotted name."""
+    return dict(_settings_of(Settings, ""))
+
+
+def _settings_of(section: type[Section], prefix: str) -> Iterator[tuple[str, _Known]]:
+    for field in msgspec.structs.fields(section):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            yield from _settings_of(field.type, f"{prefix}{field.name}.")
         else:
-            rows.append((name, field, value))
-    return rows
+            plain = get_args(field.type)[0]
+            yield prefix + field.name, _Known(field.type, plain, tuple(_rules(field.type)))
 
 
-def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
-    sentences = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        known = name if name in origins else name.rpartition(".")[0]
-        value = "(secret)" if name.endswith("url") else repr(problem["input"])
-        origin = origins.get(known, "default")
-        sentences.append(f"checking {name} = {value} ({origin}): {problem['msg']}")
-    return "; ".join(sentences)
+def _rules(annotation: Any) -> Iterator[Meta]:
+    """Give what is annotated to a type, then what is annotated inside of it."""
+    within = get_args(annotation)
+    yield from (one for one in within if isinstance(one, Meta))
+    for one in within:
+        yield from _rules(one)
 
 
-def _bound(field: FieldInfo) -> str:
-    texts = []
-    for rule in field.metadata:
-        for attribute, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
-            if getattr(rule, attribute, None) is not None:
-                texts.append(f"{sign} {getattr(rule, attribute):g}")
-    return ", ".join(texts)
+def _value_of(settings: Settings, name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
-def _masked(secret: SecretStr) -> str:
+def _checked(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+    """Check every value by itself, so that one run tells all that is wrong."""
+    sections: dict[str, dict[str, Any]] = {}
+    wrong = []
+    for name, value in values.items():
+        section, _, leaf = name.rpartition(".")
+        try:
+            sections.setdefault(section, {})[leaf] = _convert(name, value)
+        except (msgspec.ValidationError, ValueError) as error:
+            shown = "(secret)" if name.endswith("url") else repr(value)
+            wrong.append(f"checking {name} = {shown} ({origins[name]}): {_sentence(error)}")
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    plain = sections.pop("", {})
+    defaults = Settings()
+    built = {
+        name: msgspec.structs.replace(getattr(defaults, name), **given)
+        for name, given in sections.items()
+    }
+    return msgspec.structs.replace(defaults, **plain, **built)
+
+
+def _convert(name: str, value: Any) -> Any:
+    """Give the value in the setting's type; text of the environment may stand for numbers."""
+    known = _known()[name]
+    if isinstance(value, str):
+        value = value.strip()
+        if known.plain is bool:
+            value = _WORDS.get(value.lower(), value)
+    if get_origin(known.plain) is Literal and value not in (choices := get_args(known.plain)):
+        raise ValueError(f"expected one of {', '.join(choices)}")
+    converted = msgspec.convert(value, known.annotation, strict=False, dec_hook=_hook)
+    if rule := RULES.get(name):
+        rule(converted)
+    return converted
+
+
+def _hook(wanted: type, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, got {type(value).__name__}")
+    return wanted(value)
+
+
+def _sentence(error: Exception) -> str:
+    """Give the library's sentence in the case and words of ours."""
+    text = str(error).replace("`", "")
+    return text[:1].lower() + text[1:]
+
+
+def _bound(rules: Sequence[Meta]) -> str:
+    found = ((getattr(rule, name), sign) for rule in rules for name, sign in _SIGNS)
+    return ", ".join(f"{sign} {bound:g}" for bound, sign in found if bound is not None)
+
+
+def _masked(secret: Secret) -> str:
     """Show an address without its user and password."""
     text = secret.get_secret_value()
     scheme, mark, rest = text.partition("://")

@@ -1,224 +1,293 @@
 """Every setting of the product: its unit, default, bound and meaning.
 
 One frozen section per stage. Owns what one value may be; what several have to say together
-is in `checks`, where they come from in `loading`.
+is in `checks`, where they come from, and the checking of each, in `loading`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+import msgspec
+from msgspec import Meta
 
+from matchday.config.secret import Secret
 from matchday.config.slots import SLOT_PATTERN, Slot, read_slots, slots_of
 
 
-class Section(BaseModel):
-    """A frozen group of settings that knows no other names than its own."""
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A frozen group of settings.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    Made by `loading`, which checks every value against its annotation; a value given to the
+    constructor is taken as it is.
+    """
 
 
-class MqttSettings(Section):
+class MqttSettings(Section, frozen=True, kw_only=True):
     """Where messages come from."""
 
-    url: SecretStr = Field(
-        SecretStr("embedded:"),
-        description="`embedded:` (sensors connect to us) or `mqtt[s]://user:pass@host:port`",
-    )
-    port: int = Field(1883, ge=0, le=65535, description="port of the embedded endpoint")
-    users_file: Path | None = Field(
-        None, description="file of `user:password` lines that sensors must log in with"
-    )
-    ca_file: Path | None = Field(None, description="certificate authority for mqtts://")
-    receive_max: int = Field(2000, ge=1, le=60000, description="unacknowledged messages at most")
-    keep_alive_s: int = Field(60, ge=6, le=3600, description="longest silence towards a broker")
+    url: Annotated[
+        Secret,
+        Meta(description="`embedded:` (sensors connect to us) or `mqtt[s]://user:pass@host:port`"),
+    ] = Secret("embedded:")
+    port: Annotated[int, Meta(ge=0, le=65535, description="port of the embedded endpoint")] = 1883
+    users_file: Annotated[
+        Path | None, Meta(description="file of `user:password` lines that sensors must log in with")
+    ] = None
+    ca_file: Annotated[Path | None, Meta(description="certificate authority for mqtts://")] = None
+    receive_max: Annotated[
+        int, Meta(ge=1, le=60000, description="unacknowledged messages at most")
+    ] = 2000
+    keep_alive_s: Annotated[
+        int, Meta(ge=6, le=3600, description="longest silence towards a broker")
+    ] = 60
 
 
-class StreamSettings(Section):
+class StreamSettings(Section, frozen=True, kw_only=True):
     """Where records flow."""
 
-    url: SecretStr = Field(
-        SecretStr("embedded:"), description="`embedded:` or `kafka://host:port[,host:port]`"
+    url: Annotated[Secret, Meta(description="`embedded:` or `kafka://host:port[,host:port]`")] = (
+        Secret("embedded:")
     )
-    partitions: int = Field(
-        4, ge=1, le=1000, description="partitions of `analytics` and of `analytics_results`"
-    )
-    retention_days: int = Field(
-        7, ge=1, le=3650, description="how long these two topics keep their records, days"
-    )
-    instance: str = Field(
-        "",
-        pattern=r"^[A-Za-z0-9._-]{0,100}$",
-        description="name of this replica in Kafka's groups: one that is killed and restarted "
-        "has its work back at once, one that stops keeps it for `session_timeout_s`; or empty",
-    )
-    session_timeout_s: float = Field(
-        10,
-        ge=1,
-        le=1800,
-        description="Kafka gives a silent member's work to others after so long, seconds",
-    )
+    partitions: Annotated[
+        int, Meta(ge=1, le=1000, description="partitions of `analytics` and of `analytics_results`")
+    ] = 4
+    retention_days: Annotated[
+        int, Meta(ge=1, le=3650, description="how long these two topics keep their records, days")
+    ] = 7
+    instance: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._-]{0,100}$",
+            description="name of this replica in Kafka's groups: one that is killed and restarted "
+            "has its work back at once, one that stops keeps it for `session_timeout_s`; or empty",
+        ),
+    ] = ""
+    session_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=1800,
+            description="Kafka gives a silent member's work to others after so long, seconds",
+        ),
+    ] = 10.0
 
 
-class StoreSettings(Section):
+class StoreSettings(Section, frozen=True, kw_only=True):
     """Where readings are kept."""
 
-    url: SecretStr = Field(
-        SecretStr("embedded:"), description="`embedded:` or `mongodb://user:pass@host:port/...`"
+    url: Annotated[
+        Secret, Meta(description="`embedded:` or `mongodb://user:pass@host:port/...`")
+    ] = Secret("embedded:")
+    database: Annotated[str, Meta(min_length=1, max_length=60, description="database name")] = (
+        "server"
     )
-    database: str = Field("server", min_length=1, max_length=60, description="database name")
+    shape: Annotated[
+        Literal["timeseries", "regular"],
+        Meta(description="how MongoDB keeps `sensors`; regular for many sources that speak rarely"),
+    ] = "timeseries"
 
 
-class IngestSettings(Section):
+class IngestSettings(Section, frozen=True, kw_only=True):
     """How messages become readings."""
 
-    filters: tuple[str, ...] = Field(
-        ("#",), description="MQTT topic filters of the one default slot"
+    filters: Annotated[
+        tuple[str, ...], Meta(description="MQTT topic filters of the one default slot")
+    ] = ("#",)
+    slot: Annotated[str, Meta(pattern=SLOT_PATTERN, description="name of the one default slot")] = (
+        "all"
     )
-    slot: str = Field("all", pattern=SLOT_PATTERN, description="name of the one default slot")
-    slots: tuple[str, ...] = Field(
-        (), description="rows NAME=FILTER: slots that replicas share; a name may repeat"
-    )
-    tick_s: float = Field(0.05, ge=0.005, le=1, description="least time between two commits")
-    duplicate_window_s: float = Field(
-        120, ge=1, le=3600, description="how long a reading is remembered"
-    )
-    payload_bytes_max: int = Field(
-        12 * 2**20, ge=1024, le=12 * 2**20, description="largest payload taken whole"
-    )
-    adapters: tuple[str, ...] = Field(
-        (), description="rows FILTER=FORMAT put before the table of adapters"
-    )
-    sources: Literal["open", "registered"] = Field(
-        "open", description="`registered` refuses sources that `registered` does not name"
-    )
-    registered: tuple[str, ...] = Field((), description="the sources accepted if registered")
-    zone: str = Field("UTC", description="time zone of text sensors that state none")
-
-    @field_validator("slots")
-    @classmethod
-    def _slots_are_apart(cls, rows: tuple[str, ...]) -> tuple[str, ...]:
-        read_slots(rows)
-        return rows
+    slots: Annotated[
+        tuple[str, ...],
+        Meta(description="rows NAME=FILTER: slots that replicas share; a name may repeat"),
+    ] = ()
+    tick_s: Annotated[
+        float,
+        Meta(
+            ge=0.005,
+            le=1,
+            description="least time between two commits; longer is later and costs Kafka less",
+        ),
+    ] = 0.025
+    duplicate_window_s: Annotated[
+        float, Meta(ge=1, le=3600, description="how long a reading is remembered")
+    ] = 120.0
+    payload_bytes_max: Annotated[
+        int, Meta(ge=1024, le=12 * 2**20, description="largest payload taken whole")
+    ] = 12 * 2**20
+    adapters: Annotated[
+        tuple[str, ...], Meta(description="rows FILTER=FORMAT put before the table of adapters")
+    ] = ()
+    sources: Annotated[
+        Literal["open", "registered"],
+        Meta(description="`registered` refuses sources that `registered` does not name"),
+    ] = "open"
+    registered: Annotated[
+        tuple[str, ...], Meta(description="the sources accepted if registered")
+    ] = ()
+    zone: Annotated[str, Meta(description="time zone of text sensors that state none")] = "UTC"
 
     def all_slots(self) -> tuple[Slot, ...]:
         """Give every slot, numbered as the partitions of the topic `ingest_slots` are."""
         return slots_of(self.slots, name=self.slot, filters=self.filters)
 
 
-class GateSettings(Section):
+class GateSettings(Section, frozen=True, kw_only=True):
     """What a believable reading is."""
 
-    ahead_s_max: float = Field(300, ge=0, le=86400, description="how far `t` may lie ahead")
-    value_abs_max: float = Field(1e12, gt=0, description="largest magnitude of a scalar")
-    position_m_max: float = Field(5000, gt=0, description="largest coordinate, metres")
-    count_max: float = Field(1e6, gt=0, description="largest count of people")
-    objects_max: int = Field(5000, ge=1, le=100_000, description="most objects in one reading")
-    name_chars_max: int = Field(200, ge=8, le=1000, description="longest name of a source")
+    ahead_s_max: Annotated[float, Meta(ge=0, le=86400, description="how far `t` may lie ahead")] = (
+        300.0
+    )
+    value_abs_max: Annotated[float, Meta(gt=0, description="largest magnitude of a scalar")] = 1e12
+    position_m_max: Annotated[float, Meta(gt=0, description="largest coordinate, metres")] = 5000.0
+    count_max: Annotated[float, Meta(gt=0, description="largest count of people")] = 1e6
+    objects_max: Annotated[
+        int, Meta(ge=1, le=100_000, description="most objects in one reading")
+    ] = 5000
+    name_chars_max: Annotated[int, Meta(ge=8, le=1000, description="longest name of a source")] = (
+        200
+    )
 
 
-class PersistSettings(Section):
+class PersistSettings(Section, frozen=True, kw_only=True):
     """How records become documents."""
 
-    batch_records_max: int = Field(8000, ge=1, le=20000, description="records per write at most")
-    batch_linger_s: float = Field(0.1, ge=0, le=5, description="wait for a fuller batch")
+    batch_records_max: Annotated[
+        int,
+        Meta(ge=1, le=20000, description="records per write at most; 1000 in an embedded store"),
+    ] = 8000
+    batch_linger_s: Annotated[
+        float, Meta(ge=0, le=5, description="longest wait for a fuller batch; less at low rates")
+    ] = 0.15
 
 
-class AnalysisSettings(Section):
+class AnalysisSettings(Section, frozen=True, kw_only=True):
     """How readings become findings."""
 
-    model_path: Path | None = Field(
-        None, description="a Prophet artifact (JSON) applied to every scalar reading"
+    model_path: Annotated[
+        Path | None,
+        Meta(description="a Prophet artifact (JSON), applied to readings of its quantity"),
+    ] = None
+    model_quantity: Annotated[
+        str,
+        Meta(
+            max_length=200,
+            description="what the model forecasts, such as `temperature`, where its artifact does "
+            "not say; empty: then every scalar",
+        ),
+    ] = ""
+    window_s: Annotated[
+        float, Meta(ge=0.1, le=86400, description="length of a window, event time")
+    ] = 10.0
+    lateness_s: Annotated[
+        float, Meta(ge=1.3, le=3600, description="how long a window waits for data")
+    ] = 2.0
+    idle_s: Annotated[float, Meta(ge=0.1, le=86400, description="silence that closes a window")] = (
+        30.0
     )
-    window_s: float = Field(10, ge=0.1, le=86400, description="length of a window, event time")
-    lateness_s: float = Field(2, ge=1.28, le=3600, description="how long a window waits for data")
-    idle_s: float = Field(30, ge=0.1, le=86400, description="silence that closes a window")
-    baseline_seasons: int = Field(2, ge=2, le=8, description="seasons a baseline looks back")
-    baseline_points_max: int = Field(
-        400, ge=8, le=5000, description="most readings of one season of a baseline"
+    baseline_seasons: Annotated[
+        int, Meta(ge=2, le=8, description="seasons a baseline looks back")
+    ] = 2
+    baseline_points_max: Annotated[
+        int, Meta(ge=8, le=5000, description="most readings of one season of a baseline")
+    ] = 400
+    tick_s: Annotated[float, Meta(ge=0.001, le=5, description="least time between two commits")] = (
+        0.05
     )
-    tick_s: float = Field(0.05, ge=0.001, le=5, description="least time between two commits")
 
 
-class HttpSettings(Section):
+class HttpSettings(Section, frozen=True, kw_only=True):
     """The page."""
 
-    port: int = Field(8081, ge=0, le=65535, description="port of the page")
-    token_file: Path | None = Field(None, description="file with the token the page asks for")
-    allowed_hosts: tuple[str, ...] = Field(
-        (), description="names by which browsers may reach the page, besides localhost"
-    )
+    port: Annotated[int, Meta(ge=0, le=65535, description="port of the page")] = 8081
+    token_file: Annotated[
+        Path | None, Meta(description="file with the token the page asks for")
+    ] = None
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(description="names by which browsers may reach the page, besides localhost"),
+    ] = ()
 
 
-class HealthSettings(Section):
+class HealthSettings(Section, frozen=True, kw_only=True):
     """Where a service answers /livez, /readyz and /metrics."""
 
-    port: int | None = Field(
-        None, ge=0, le=65535, description="port; none means the service's own default"
-    )
-    bind: str = Field(
-        "127.0.0.1", description="address; beyond loopback details ask for the page's token"
-    )
+    port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        Meta(description="port; none means the service's own default"),
+    ] = None
+    bind: Annotated[
+        str, Meta(description="address; beyond loopback details ask for the page's token")
+    ] = "127.0.0.1"
 
 
-class DataSettings(Section):
+class DataSettings(Section, frozen=True, kw_only=True):
     """The data folder of the embedded parts."""
 
-    free_bytes_min: int = Field(
-        100 * 2**20, ge=0, description="free disk below which nothing is acknowledged"
-    )
+    free_bytes_min: Annotated[
+        int, Meta(ge=0, description="free disk below which nothing is acknowledged")
+    ] = 100 * 2**20
 
 
-class SensorSettings(Section):
+class SensorSettings(Section, frozen=True, kw_only=True):
     """Sensors of our own."""
 
-    state_dir: Path | None = Field(
-        None, description="where a sensor keeps its number and unacknowledged messages"
-    )
+    state_dir: Annotated[
+        Path | None, Meta(description="where a sensor keeps its number and unacknowledged messages")
+    ] = None
 
 
-class LogSettings(Section):
+class LogSettings(Section, frozen=True, kw_only=True):
     """What is written to standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level")
-    format: Literal["auto", "text", "json"] = Field(
-        "auto", description="`auto` is text on a terminal, else JSON"
-    )
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="lowest level")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "text", "json"], Meta(description="`auto` is text on a terminal, else JSON")
+    ] = "auto"
 
 
-class VenueSettings(Section):
+class VenueSettings(Section, frozen=True, kw_only=True):
     """The grounds that analysis and the page know."""
 
-    files: tuple[Path, ...] = Field((), description="venue files (TOML)")
+    files: Annotated[tuple[Path, ...], Meta(description="venue files (TOML)")] = ()
 
 
-class SetupSettings(Section):
+class SetupSettings(Section, frozen=True, kw_only=True):
     """What `matchday setup` makes besides topics and collections."""
 
-    accounts_file: Path | None = Field(
-        None, description="users to make, with their passwords (JSON); none leaves users alone"
-    )
-    replica_set: str = Field(
-        "rs0", pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="name of MongoDB's replica set"
-    )
-    member: str = Field(
-        "", description="host:port by which members and clients reach MongoDB; empty: store.url's"
-    )
-    browser_writes: bool = Field(
-        False, description="the database browser's user may also change documents"
-    )
-    timeout_s: float = Field(
-        120, ge=1, le=3600, description="how long to wait for each server to answer"
-    )
+    accounts_file: Annotated[
+        Path | None,
+        Meta(description="users to make, with their passwords (JSON); none leaves users alone"),
+    ] = None
+    replica_set: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="name of MongoDB's replica set")
+    ] = "rs0"
+    member: Annotated[
+        str,
+        Meta(
+            description="host:port by which members and clients reach MongoDB; empty: store.url's"
+        ),
+    ] = ""
+    browser_writes: Annotated[
+        bool, Meta(description="the database browser's user may also change documents")
+    ] = False
+    timeout_s: Annotated[
+        float, Meta(ge=1, le=3600, description="how long to wait for each server to answer")
+    ] = 120.0
 
 
-class Settings(Section):
+class Settings(Section, frozen=True, kw_only=True):
     """All settings of one process."""
 
-    bind: str = Field("127.0.0.1", description="address that endpoint and page listen on")
-    data_dir: Path = Field(Path("matchday-data"), description="folder of the embedded parts")
+    bind: Annotated[str, Meta(description="address that endpoint and page listen on")] = "127.0.0.1"
+    data_dir: Annotated[Path, Meta(description="folder of the embedded parts")] = Path(
+        "matchday-data"
+    )
     mqtt: MqttSettings = MqttSettings()
     stream: StreamSettings = StreamSettings()
     store: StoreSettings = StoreSettings()
@@ -233,3 +302,7 @@ class Settings(Section):
     venue: VenueSettings = VenueSettings()
     log: LogSettings = LogSettings()
     setup: SetupSettings = SetupSettings()
+
+
+RULES: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType({"ingest.slots": read_slots})
+"""What the type of a value cannot say: called with it, raises ValueError where it is wrong."""

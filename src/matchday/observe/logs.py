@@ -1,13 +1,68 @@
-"""Where events become text: lines for people on a terminal, JSON elsewhere, on standard error."""
+"""Where events become text: lines for people on a terminal, JSON elsewhere, on standard error.
+
+Owns both forms, and which lines are written at all. They are made here and not by a library:
+the one that was here before brought 4 MB of colours and tracebacks into every process.
+"""
 
 from __future__ import annotations
 
-import logging
+import json
+import os
 import sys
+import threading
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
 
-import structlog
+from matchday.clock import SystemClock
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+_COLOURS: Final[Mapping[str, str]] = MappingProxyType({"warning": "\x1b[33m", "error": "\x1b[31m"})
+_PLAIN: Final = "\x1b[0m"
+_EVENT_WIDTH: Final = 24
+
+
+class Log:
+    """The log of one process; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._clock = SystemClock()
+        self._lock = threading.Lock()
+        self._as_json: bool | None = None
+        self._rank = LEVELS.index("info")
+
+    def configure(self, *, as_json: bool | None, level: str) -> None:
+        """Choose form and lowest level; see the function of this name."""
+        self._as_json = as_json
+        self._rank = LEVELS.index(level)
+
+    def write(self, level: str, event: str, values: Mapping[str, Any]) -> None:
+        """Write one line, where the level is high enough."""
+        if LEVELS.index(level) < self._rank:
+            return
+        # Asked for at each line, not kept: whoever replaces standard error gets the lines.
+        stream = sys.stderr
+        is_terminal = stream.isatty()
+        as_json = not is_terminal if self._as_json is None else self._as_json
+        now_ms = self._clock.wall_ms()
+        second = datetime.fromtimestamp(now_ms // 1000, UTC)
+        time = f"{second:%Y-%m-%dT%H:%M:%S}.{now_ms % 1000:03d}Z"
+        if as_json:
+            told = {**values, "event": event, "level": level, "timestamp": time}
+            line = json.dumps(told, default=repr)
+        else:
+            shown = " ".join(f"{name}={_readable(value)}" for name, value in values.items())
+            line = f"{time} {level:7} {event:{_EVENT_WIDTH}} {shown}".rstrip()
+            colour = _COLOURS.get(level, "")
+            if colour and is_terminal and not os.environ.get("NO_COLOR"):
+                line = f"{colour}{line}{_PLAIN}"
+        with self._lock:
+            print(line, file=stream, flush=True)
+
+
+PROCESS: Final = Log()
 
 
 def configure(*, as_json: bool | None = None, level: str = "info") -> None:
@@ -17,28 +72,15 @@ def configure(*, as_json: bool | None = None, level: str = "info") -> None:
         as_json: JSON lines; None means JSON unless standard error is a terminal.
         level: The lowest level written.
     """
-    if as_json is None:
-        as_json = not sys.stderr.isatty()
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
-        # Asked for at each line, not kept: whoever replaces standard error gets the lines.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+    PROCESS.configure(as_json=as_json, level=level)
 
 
 def write(level: str, event: str, values: Mapping[str, Any]) -> None:
     """Write one event; values are shown as they are, so secrets must not be among them."""
-    if not structlog.is_configured():
-        configure()
-    getattr(structlog.get_logger("matchday"), level)(event, **values)
+    PROCESS.write(level, event, values)
+
+
+def _readable(value: object) -> str:
+    """Show a value in one line: what it holds may come from outside and steer a terminal."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matchday.clock import Clock
 from matchday.config import Settings
 from matchday.dashboard.state import Attribution
 from matchday.ports import LinkState
-from matchday.sensors.broker import Broker
-from matchday.sensors.outbox import Outbox, claim_slot
-from matchday.sensors.publisher import Publisher
-from matchday.sensors.recordings import ReadOptions, open_recording
-from matchday.sensors.replay import ReplayOptions, replay
+from matchday.sensors.recorded import ReadOptions
 from matchday.services.bundled import examples
 from matchday.services.health import health_of
 from matchday.services.lifecycle import Role, Service
-from matchday.services.sensor import broker_of
+
+# What publishes is imported when something is published: services that only name the demo's
+# sources would carry an MQTT client, 5 MB, for nothing.
+if TYPE_CHECKING:
+    from matchday.sensors.broker import Broker
+    from matchday.sensors.publisher import Publisher
 
 VENUE = "demo.toml"
 FLUSH_S = 0.5
@@ -139,6 +141,8 @@ def build_demo_sensor(settings: Settings, *, clock: Clock) -> Service:
 
 
 def _parts(settings: Settings, clock: Clock) -> list[_Part]:
+    from matchday.services.sensor import broker_of
+
     state_dir = settings.sensor.state_dir or settings.data_dir / "sensors"
     return [_Part(source, broker_of(settings), state_dir, clock) for source in SOURCES]
 
@@ -167,6 +171,11 @@ class _Part:
         return replace(publisher.link(), name=name)
 
     def _run(self, stop: threading.Event) -> None:
+        from matchday.sensors.outbox import Outbox, claim_slot
+        from matchday.sensors.publisher import Publisher
+        from matchday.sensors.recordings import open_recording
+        from matchday.sensors.replay import ReplayOptions, replay
+
         source = self._source
         recording = open_recording(examples() / "recordings" / source.file, source.options)
         with claim_slot(self._state_dir, prefix=f"demo-{source.name}-") as slot:

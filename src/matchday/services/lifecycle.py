@@ -22,6 +22,7 @@ from matchday.observe import events
 DEADLINE_S = 20.0
 GRACEFUL_SHARE = 0.75
 CHECK_S = 0.05
+WAIT_S = 5.0
 COLLECT_EVERY_OBJECTS = 100_000
 
 
@@ -83,7 +84,8 @@ class Service:
             role.thread.start()
         events.emit(events.ServiceStarted(self._name))
         try:
-            while not self._wake.wait(0.5):
+            # A signal interrupts the wait by itself; the time-out only bounds it.
+            while not self._wake.wait(WAIT_S):
                 pass
         except KeyboardInterrupt:
             self.stop_requested.set()

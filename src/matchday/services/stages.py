@@ -1,4 +1,8 @@
-"""Settings -> stages: builds each stage from its section, for whichever service runs it."""
+"""Settings -> stages: builds each stage from its section, for whichever service runs it.
+
+What a stage is made of is imported where it is built: a service that only reads venues here
+would carry ingest and persist for nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,25 @@ import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from matchday.clock import Clock
 from matchday.config import Settings
 from matchday.domain.venue import Venue, read_venue
 from matchday.errors import ConfigError
-from matchday.ingest.adapters import Adapters
-from matchday.ingest.bridge import Bridge, BridgePolicy
-from matchday.ingest.gate import GatePolicy
-from matchday.ingest.slots import STANDING_BY, Slots
 from matchday.ports import Feed, LinkState, Start, Store, Stream
-from matchday.services.links import feed_opener
+from matchday.services.links import feed_opener, is_embedded
 from matchday.sqlite import DataFolder
-from matchday.store.persist import TOPICS, Persist, PersistPolicy
+
+if TYPE_CHECKING:
+    from matchday.ingest.bridge import Bridge
+    from matchday.ingest.gate import GatePolicy
+    from matchday.ingest.slots import Slots
+    from matchday.store.persist import Persist, PersistPolicy
+
+EMBEDDED_BATCH_RECORDS_MAX = 1000
+"""A commit of the embedded store costs so little that larger batches only cost memory."""
 
 
 def build_ingest(
@@ -31,6 +40,10 @@ def build_ingest(
     rng: random.Random,
 ) -> IngestParts:
     """Build the ingest stage; the feed of a slot opens when the slot is owned."""
+    from matchday.ingest.adapters import Adapters
+    from matchday.ingest.bridge import Bridge, BridgePolicy
+    from matchday.ingest.slots import Slots
+
     feeds = {
         slot.name: _WatchedFeed(feed_opener(settings, slot, clock=clock, rng=rng))
         for slot in settings.ingest.all_slots()
@@ -75,6 +88,8 @@ class IngestParts:
         A feed that is not open yet is down: what a broker gets before the first time that we
         subscribe it may throw away. Of several slots those that are down are named.
         """
+        from matchday.ingest.slots import STANDING_BY
+
         states = self.slots.states()
         here = [name for name, doing in states.items() if doing != STANDING_BY]
         found = {name: link for name in here if (link := self._feeds[name].link()) is not None}
@@ -115,12 +130,23 @@ def build_persist(
     settings: Settings, stream: Stream, store: Store, *, clock: Clock, rng: random.Random
 ) -> Persist:
     """Build the persist stage."""
-    policy = PersistPolicy(
+    from matchday.store.persist import Persist
+
+    return Persist(stream, store, policy=persist_policy(settings), clock=clock, rng=rng)
+
+
+def persist_policy(settings: Settings) -> PersistPolicy:
+    """Give how persist works from the settings; batches are smaller in an embedded store."""
+    from matchday.store.policy import PersistPolicy
+
+    batch_records_max = settings.persist.batch_records_max
+    if is_embedded(settings.store.url.get_secret_value()):
+        batch_records_max = min(batch_records_max, EMBEDDED_BATCH_RECORDS_MAX)
+    return PersistPolicy(
         member=uuid.uuid4().hex[:12],
-        batch_records_max=settings.persist.batch_records_max,
+        batch_records_max=batch_records_max,
         batch_linger_s=settings.persist.batch_linger_s,
     )
-    return Persist(stream, store, policy=policy, clock=clock, rng=rng)
 
 
 def whole_stream(stream: Stream, store: Store) -> Callable[[], None]:
@@ -131,6 +157,7 @@ def whole_stream(stream: Stream, store: Store) -> Callable[[], None]:
     stored ones, and persist would take them for stored. So it must run before ingest does.
     Only for streams that this process owns: elsewhere others append meanwhile.
     """
+    from matchday.store.persist import TOPICS
 
     def step() -> None:
         reader = stream.reader(TOPICS, Start.end())
@@ -153,6 +180,8 @@ def whole_stream(stream: Stream, store: Store) -> Callable[[], None]:
 
 def gate_policy(settings: Settings) -> GatePolicy:
     """Give the gate's bounds from the settings."""
+    from matchday.ingest.gate import GatePolicy
+
     gate = settings.gate
     registered = settings.ingest.registered
     return GatePolicy(

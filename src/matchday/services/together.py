@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from matchday.clock import Clock
 from matchday.config import Settings
 from matchday.dashboard.serve import DashboardServer
@@ -36,8 +38,8 @@ def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
         ConfigError: Another process owns the data folder.
     """
     if demo and not settings.venue.files:
-        venue = settings.venue.model_copy(update={"files": (venue_file(),)})
-        settings = settings.model_copy(update={"venue": venue})
+        venue = replace(settings.venue, files=(venue_file(),))
+        settings = replace(settings, venue=venue)
     require_free(settings.bind, settings.http.port, "--http-port")
     if is_embedded(settings.mqtt.url.get_secret_value()):
         require_free(settings.bind, settings.mqtt.port, "--mqtt-port")

@@ -1,0 +1,67 @@
+"""Claims about log lines: their two forms, their levels, and what cannot be smuggled in."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from matchday.observe import logs
+
+
+class Terminal(io.StringIO):
+    """Standard error of a person."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logs, "PROCESS", logs.Log())
+
+    def tell(stream: io.StringIO, level: str, **values: object) -> str:
+        monkeypatch.setattr("sys.stderr", stream)
+        logs.write(level, "link_lost", values)
+        return stream.getvalue()
+
+    return tell
+
+
+def test_line_is_json_unless_a_person_reads_it(told):
+    line = json.loads(told(io.StringIO(), "warning", link="mqtt", count=3))
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"link": "mqtt", "count": 3, "event": "link_lost", "level": "warning"}
+    assert "link=mqtt count=3" in told(Terminal(), "info", link="mqtt", count=3)
+
+
+def test_form_can_be_chosen(told):
+    logs.configure(as_json=True)
+    assert json.loads(told(Terminal(), "info"))["event"] == "link_lost"
+    logs.configure(as_json=False)
+    assert told(io.StringIO(), "info", link="x").endswith("link_lost                link=x\n")
+
+
+def test_level_below_the_lowest_is_not_written(told):
+    logs.configure(level="warning")
+    assert told(io.StringIO(), "info") == ""
+    assert told(io.StringIO(), "error") != ""
+
+
+def test_value_that_json_does_not_know_is_shown_as_it_prints(told):
+    assert json.loads(told(io.StringIO(), "info", raw=b"x"))["raw"] == "b'x'"
+
+
+def test_values_from_outside_cannot_steer_a_terminal(told, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    line = told(Terminal(), "warning", detail="a\x1b[2J\nb")
+    assert "\x1b" not in line
+    assert line.count("\n") == 1
+
+
+def test_warning_has_a_colour_for_a_person_only(told, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert told(Terminal(), "warning").startswith("\x1b[33m")
+    logs.configure(as_json=False)
+    assert "\x1b" not in told(io.StringIO(), "warning")
