@@ -1,8 +1,9 @@
 """Hop 2, Kafka -> MongoDB time series: messages per second and CPU, beside a pymongo loop.
 
-Each round fills `analytics` and `ledger` as ingest does, in transactions of 1,000 readings;
-then `matchday server --role persist` and `baseline.py persist` drain it one after the other
-(the order alternates), each in a group and a database of its own with the same collections.
+Before each drain `analytics` and `ledger` are made anew and filled as ingest does, in transactions
+of 1,000 readings: two checkouts are one consumer group, and the second would find everything
+read. Then `matchday server --role persist` or `baseline.py persist` drains them (the order
+alternates), each into a database of its own with the same collections.
 The figure begins when a tenth is stored, so that starting the process is not in it. The
 paced part writes readings while the system runs, a transaction every 20 ms, and counts from
 the first one on.
@@ -11,6 +12,7 @@ the first one on.
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -91,6 +93,14 @@ def feed(servers: Servers, messages: int, rate_per_s: float) -> None:
             time.sleep(max(0.0, began_s + (number + 1) * PACED_TICK_S - time.monotonic()))
 
 
+def has_partitions(url: str) -> bool:
+    """Tell whether persist knows its lag: it has joined the group, and knows where to read."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    name = "matchday_persist_lag_records "
+    return any(float(line.split()[1]) >= 0 for line in text.splitlines() if line.startswith(name))
+
+
 def run(
     servers: Servers, system: str, *, messages: int, rate_per_s: float, against: Path | None
 ) -> Figure:
@@ -111,7 +121,9 @@ def run(
             role = ("server", "--role", "persist")
             ours = service(directory, settings, *role, checkout=checkout)
             pid = stack.enter_context(running(ours))
-            wait_until(lambda: ours.links().get("store", False), what="persist is connected")
+            # The next one must not wait for the group to miss this one.
+            stack.callback(ours.stop)
+            wait_until(lambda: has_partitions(ours.url), what="persist has its partitions")
         else:
             words = (f"--kafka={servers.kafka.bootstrap}", f"--mongo={servers.mongo.url}")
             pid = stack.enter_context(
@@ -135,17 +147,16 @@ def main() -> None:
     full: list[Figure] = []
     paced: list[Figure] = []
     with Servers(mongo=True) as servers:
-        progress("warming the servers up")
-        servers.reset_topics()
-        fill(servers, 50_000)
         for system in systems(given):
+            progress(f"warming up: {system}")
+            servers.reset_topics()
+            fill(servers, 50_000)
             run(servers, system, messages=50_000, rate_per_s=0, against=given.against)
         for number in range(given.rounds):
-            servers.reset_topics()
-            progress(f"round {number + 1}: filling the stream")
-            fill(servers, given.messages)
             for system in systems(given, round_number=number):
-                progress(f"round {number + 1}: {system} drains it")
+                progress(f"round {number + 1}: {system} drains")
+                servers.reset_topics()
+                fill(servers, given.messages)
                 options = {"messages": given.messages, "rate_per_s": 0}
                 full.append(run(servers, system, **options, against=given.against))
             for system in systems(given, round_number=number) if given.paced_messages else ():

@@ -1,8 +1,8 @@
 """SQLite files as a foundation: one writer thread, read-only readers, the data folder's lock.
 
-Owns durability settings, group commit, the translation of SQLite's errors and who may
-write in a data folder. Does not own any table: those belong to the embedded stream and
-the embedded store, each of which has one file of its own.
+Owns durability settings, group commit and who may write in a data folder. Does not own the
+translation of SQLite's errors (`sqlite_errors`), nor any table: those belong to the embedded
+stream and the embedded store, each of which has one file of its own.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import shutil
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from matchday.errors import ConfigError, UnavailableError
+from matchday.sqlite_errors import translate, translated
 
 T = TypeVar("T")
 
@@ -30,6 +31,9 @@ LOCK_TIMEOUT_S: Final = 5.0
 # A checkpoint costs two fsyncs; at 16 MiB they are rare under load and recovery stays short.
 CHECKPOINT_PAGES: Final = 4096
 WAL_BYTES_KEPT: Final = 64 * 2**20
+# SQLite's own default is 2000 per connection, which seven of them would fill under load.
+READER_CACHE_KIB: Final = 256
+WRITER_CACHE_KIB: Final = 1024
 
 
 class Writer:
@@ -219,6 +223,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
             timeout=LOCK_TIMEOUT_S,
         )
         try:
+            connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except sqlite3.Error:
             connection.close()
@@ -287,9 +292,13 @@ class DataFolder:
         if (self.path / "format").exists():
             check_format(self.path)
         else:
-            # By way of a second name, so that a kill leaves no half-written version behind.
+            # By way of a second name and onto the disk, so that neither a kill nor a disk that
+            # breaks soon after leaves a half-written version behind.
             fresh = self.path / "format.new"
-            fresh.write_text(f"{FORMAT_VERSION}\n", encoding="ascii")
+            with fresh.open("w", encoding="ascii") as file:
+                file.write(f"{FORMAT_VERSION}\n")
+                file.flush()
+                os.fsync(file.fileno())
             fresh.replace(self.path / "format")
 
 
@@ -310,35 +319,6 @@ def check_format(path: Path) -> None:
             f"opening data folder {path}: format {text} is newer than {FORMAT_VERSION}, the newest "
             "this version knows; use the version that wrote it, or a newer one"
         )
-
-
-@contextmanager
-def translated(action: str, path: Path) -> Iterator[None]:
-    """Translate SQLite's errors inside the block; `action` is a word such as "reading"."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        known = translate(error, action=action, path=path)
-        if known is error:
-            raise
-        raise known from error
-
-
-def translate(error: sqlite3.Error, *, action: str, path: Path) -> Exception:
-    """Give the package's error for one of SQLite's, or the same one where it is our mistake."""
-    # The low byte is the primary code. Errors of Python's own module carry none.
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _RETRY_AFTER_S:
-        what, retry_after_s = _RETRY_AFTER_S[code]
-        known: Exception = UnavailableError(
-            f"{action} {path}: {what} ({error})", retry_after_s=retry_after_s
-        )
-    elif code in _ADVICE:
-        known = ConfigError(f"{action} {path}: {error}; {_ADVICE[code]}")
-    else:
-        return error
-    known.__cause__ = error
-    return known
 
 
 class _Job(Generic[T]):
@@ -369,29 +349,9 @@ def _connect_writer(path: Path, schema: str) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
         # Some builds overwrite what is deleted; retention would write everything twice.
         connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
         connection.executescript(f"BEGIN IMMEDIATE; {schema}; COMMIT;")
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-_RETRY_AFTER_S: Final = {
-    sqlite3.SQLITE_FULL: ("the disk is full", 5.0),
-    sqlite3.SQLITE_BUSY: ("another process holds the file", 0.5),
-    sqlite3.SQLITE_LOCKED: ("the table is locked", 0.5),
-    sqlite3.SQLITE_IOERR: ("the disk answered with an error", 5.0),
-    sqlite3.SQLITE_NOMEM: ("out of memory", 5.0),
-    sqlite3.SQLITE_PROTOCOL: ("another process holds the file", 0.5),
-    sqlite3.SQLITE_INTERRUPT: ("interrupted", 0.5),
-}
-_ADVICE: Final = {
-    sqlite3.SQLITE_READONLY: "let this user write the file and its folder",
-    sqlite3.SQLITE_PERM: "let this user read and write the file",
-    sqlite3.SQLITE_CANTOPEN: "check that the folder exists and this user may write in it",
-    sqlite3.SQLITE_CORRUPT: (
-        "the file is damaged: stop, keep a copy of it with its -wal file, "
-        "then try `sqlite3 FILE .recover` or move it away"
-    ),
-    sqlite3.SQLITE_NOTADB: "this is no SQLite file: move it away or choose another folder",
-}

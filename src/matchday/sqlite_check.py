@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 
 from matchday.errors import ConfigError
-from matchday.sqlite import open_reader, translated
+from matchday.sqlite import open_reader
+from matchday.sqlite_errors import translated
 
 
 def damage(path: Path) -> list[str]:

@@ -23,9 +23,9 @@ from matchday.domain.venue import Venue, read_venue
 from matchday.domain.wire import encode_finding, encode_reading
 from matchday.ports import LinkState, Partition, PartitionWrite, Record, Start
 from matchday.sqlite import DataFolder
-from matchday.store.documents import rows_of
 from matchday.store.embedded import EmbeddedStore
 from matchday.store.embedded_query import EmbeddedQuery
+from matchday.store.rows import rows_of
 from matchday.stream.embedded import EmbeddedStream
 
 VENUES = Path(__file__).parents[2] / "examples" / "venues"

@@ -14,7 +14,7 @@ pytest.importorskip("pymongo")
 from pymongo import MongoClient
 
 from matchday.clock import SystemClock
-from matchday.config import Settings
+from matchday.config import load
 from matchday.errors import UnavailableError
 from matchday.sensors.broker import parse_broker
 from matchday.sensors.queue_probe import SENT_COUNT, kept_count
@@ -47,8 +47,8 @@ def test_queue_limit_of_a_broker_is_found_out_by_trying(
 
 def examined(**urls: str) -> dict[str, Diagnosis]:
     """Examine servers by their URLs; those not given are left out."""
-    sections = {name: {"url": url} for name, url in urls.items()}
-    settings = Settings.model_validate(sections)
+    overrides = {f"{name}.url": url for name, url in urls.items()}
+    settings = load(environ={}, overrides=overrides).settings
     return {one.link: one for one in examine(settings, clock=CLOCK) if one.link in urls}
 
 
@@ -130,6 +130,11 @@ def is_prepared(store: MongoStore) -> bool:
             "b:1 votes and stores nothing",
         ),
         (
+            mongo_server.shape_risks,
+            {"numCommits": 100_000, "numMeasurementsCommitted": 120_000},
+            "brings 1.2 readings of a source",
+        ),
+        (
             mongo_server.oplog_problems,
             {"size": 990, "max": 1000, "seconds": 600},
             "reaches back 10 minutes",
@@ -142,4 +147,8 @@ def test_each_dangerous_answer_of_mongodb_is_named(judge, found, said: str):
 
 
 def test_young_oplog_is_not_judged_by_its_age():
+    assert mongo_server.shape_risks({"numCommits": 9, "numMeasurementsCommitted": 9}) == []
+    many = {"numCommits": 100_000, "numMeasurementsCommitted": 900_000}
+    assert mongo_server.shape_risks(many) == []
+    assert mongo_server.shape_risks({}) == []
     assert mongo_server.oplog_problems({"size": 100, "max": 1000, "seconds": 60}) == []

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from bson import Int64
 from pymongo import MongoClient
 
 from matchday.clock import SystemClock
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, DeniedError
 from matchday.ports import Partition, PartitionWrite, Row
-from matchday.store.documents import COLLECTIONS
+from matchday.store.documents import COLLECTIONS, Shape
 from matchday.store.mongo import MongoQuery, MongoStore
 from servers import install
 from servers.process import LOOPBACK, ServerProcess, accepts, free_port
@@ -39,9 +40,9 @@ class World:
         client: MongoClient[dict[str, Any]] = MongoClient(url)
         self.raw = stack.enter_context(closing(client))[self.name]
 
-    def store(self) -> MongoStore:
+    def store(self, shape: Shape = "timeseries") -> MongoStore:
         return self._stack.enter_context(
-            closing(MongoStore(self.url, clock=SystemClock(), database=self.name))
+            closing(MongoStore(self.url, clock=SystemClock(), database=self.name, shape=shape))
         )
 
     def query(self) -> MongoQuery:
@@ -127,6 +128,42 @@ def test_regular_collection_in_place_of_a_time_series_is_named(world: World):
         ConfigError, match="collection positions has type 'collection', wanted 'timeseries'"
     ):
         world.store().prepare()
+
+
+@pytest.mark.parametrize(("made", "wanted"), [("timeseries", "regular"), ("regular", "timeseries")])
+def test_store_of_the_other_shape_is_refused_and_says_which_it_is(
+    world: World, made: Shape, wanted: Shape
+):
+    world.store(made).prepare()
+    with pytest.raises(ConfigError, match=f"made with store.shape = '{made}'"):
+        world.store(wanted).prepare()
+    with pytest.raises(ConfigError, match="prepare the store first"):
+        world.store(wanted).claim(READINGS, "topic-1")
+    assert world.store(made).check() == []
+
+
+def test_regular_readings_have_the_same_indexes(world: World):
+    world.store("regular").prepare()
+    keys = [list(one["key"].items()) for one in world.raw.sensors.list_indexes()]
+    assert [("metadata.sensor_id", 1), ("collected_at", -1)] in keys
+    assert [("collected_at", -1)] in keys
+
+
+def test_regular_readings_are_stored_once_without_any_log_or_look_up(world: World):
+    """Who finds his own `_id` there is repeating a row; nothing is refused for it."""
+    store = world.store("regular")
+    store.prepare()
+    store.claim(READINGS, "topic-1")
+    rows = readings(0, 300).rows
+    world.raw.sensors.insert_many(
+        [{"_id": Int64(2 << 48 | row.offset), **row.document} for row in rows[100:200]]
+    )
+    for claim in store._claims.values():
+        for lane in claim.lanes.values():
+            lane.doubt.sure_from = 0
+            lane.used_s, lane.used_ms = float("inf"), 2**60
+    assert store.write([readings(0, 300)]) == []
+    assert world.raw.sensors.count_documents({}) == 300
 
 
 def test_check_names_what_is_missing_and_prepare_makes_it(world: World):

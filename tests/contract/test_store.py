@@ -24,11 +24,11 @@ from matchday.domain.topics import Topic
 from matchday.errors import FencedError, RefusedError
 from matchday.ports import Entry, Partition, PartitionWrite, Query, Row, Store
 from matchday.sqlite import DataFolder
-from matchday.store.documents import COLLECTIONS, DOCUMENT_BYTES_MAX
+from matchday.store.documents import COLLECTIONS, DOCUMENT_BYTES_MAX, Shape
 from matchday.store.embedded import EmbeddedStore
 from matchday.store.embedded_query import EmbeddedQuery
 
-KIND_NAMES = ("embedded", "mongo")
+KIND_NAMES = ("embedded", "mongo", "mongo-regular")
 TOPIC_ID = "topic-1"
 READINGS = Partition(Topic.ANALYTICS, 1)
 MORE_READINGS = Partition(Topic.ANALYTICS, 2)
@@ -71,7 +71,8 @@ class Backend:
             return EmbeddedStore(Path(self.place), clock=SystemClock())
         from matchday.store.mongo import MongoStore
 
-        return MongoStore(self.place, clock=SystemClock(), database=self.database)
+        shape: Shape = "regular" if self.kind == "mongo-regular" else "timeseries"
+        return MongoStore(self.place, clock=SystemClock(), database=self.database, shape=shape)
 
 
 @pytest.fixture(params=KIND_NAMES)

@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from matchday.domain.reading import Positions, Scalar, TrackedObject
 from matchday.domain.topics import DAY_MS, Topic
 from matchday.domain.wire import encode_finding, encode_reading
 from matchday.errors import UnavailableError
-from matchday.ports import Partition, PartitionWrite, Record, Refusal, Start, StreamRecord
+from matchday.ports import Bookmark, Partition, PartitionWrite, Record, Refusal, Start, StreamRecord
 from matchday.sqlite import DataFolder
 from matchday.store.embedded import FILE_NAME, EmbeddedStore
 from matchday.store.embedded_query import EmbeddedQuery
@@ -39,7 +40,9 @@ from matchday.stream.embedded_group import EmbeddedConsumer
 
 T0_MS = 1_772_000_000_000
 DEADLINE_S = 30.0
-FAST = PersistPolicy(batch_linger_s=0.01, retry_s=0.01, retry_s_max=0.05, stop_grace_s=0.2)
+FAST = PersistPolicy(
+    batch_linger_s=0.01, confirm_every_s=0.0, retry_s=0.01, retry_s_max=0.05, stop_grace_s=0.2
+)
 
 
 class Rig:
@@ -213,6 +216,38 @@ def test_run_after_run_stores_once(rig: Rig):
         persist_all(rig)
     assert rig.stored_seqs() == list(range(100))
     assert rig.query.folded().counts == {"s1": Counts(accepted=100, stored=100)}
+
+
+class Asking:
+    """A member that only looks where the group stands."""
+
+    def __init__(self) -> None:
+        self.bookmarks: dict[Partition, Bookmark | None] = {}
+
+    def assigned(self, bookmarks: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
+        self.bookmarks |= bookmarks
+        return {one: 0 if mark is None else mark.offset for one, mark in bookmarks.items()}
+
+    def revoked(self, partitions: Sequence[Partition]) -> None: ...
+
+    def lost(self, partitions: Sequence[Partition]) -> None: ...
+
+    def expired(self, partition: Partition, wanted: int, first: int) -> None: ...
+
+
+def test_bookmarks_that_wait_are_confirmed_when_it_stops(rig: Rig):
+    policy = replace(FAST, confirm_every_s=3600.0)
+    with running(rig, policy=policy):
+        for first in range(0, 300, 20):
+            rig.append_readings(range(first, first + 20))
+        wait_until(lambda: len(rig.stored_seqs()) > 0, "something is stored")
+    asking = Asking()
+    with closing(rig.stream.consumer(GROUP, PERSISTED, asking)) as consumer:
+        consumer.poll(timeout_s=0.0, records_max=1)
+    stored = rig.query.folded().next_offsets
+    confirmed = {one: mark.offset for one, mark in asking.bookmarks.items() if mark}
+    assert confirmed
+    assert confirmed == {one: stored[one] for one in confirmed}
 
 
 def test_lag_falls_to_zero_and_is_unknown_before_the_start(rig: Rig):
@@ -509,7 +544,9 @@ def main(folder: str, point: str, nth: str) -> None:
     rig.stream.producer = producer  # type: ignore[method-assign]
     done = rig.read(Topic.ANALYTICS)
     seq = max((json.loads(r.value)["seq"] for r in done if r.value != RUBBISH), default=-1) + 1
-    with running(rig):
+    # Killed at random it may also owe bookmarks of several writes.
+    policy = replace(FAST, confirm_every_s=0.5) if point == "never" else FAST
+    with running(rig, policy=policy):
         while True:
             rig.append_readings(range(seq, seq + 20))
             seq += 20

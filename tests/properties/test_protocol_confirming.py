@@ -131,9 +131,7 @@ class Member:
         if do is Do.JOIN or not self.is_held:
             self._join(script)
         elif do is Do.READ:
-            end = min(END, self.next_offset + script.pick([3, 1, 2, 5]))
-            self.hand = list(range(self.next_offset, end))
-            self.next_offset = end
+            self._read(script)
         elif do is Do.MARK:
             if self._move(self.hand[0], script):
                 self.protocol.marked([PLACE])
@@ -141,11 +139,18 @@ class Member:
             self.protocol.claimed(PLACE, self.world.store.position)
         elif do is Do.WRITE:
             self._write(script)
+        elif do is Do.CONFIRM and self.next_offset < END and script.pick([False, True]):
+            self._read(script)  # bookmarks may wait for more to be stored
         elif do is Do.CONFIRM:
             if self._move(self.protocol.owed[PLACE].offset, script):
                 self.protocol.confirmed()
         else:
             self._confirm_letters(script)
+
+    def _read(self, script: Script) -> None:
+        end = min(END, self.next_offset + script.pick([3, 1, 2, 5]))
+        self.hand = list(range(self.next_offset, end))
+        self.next_offset = end
 
     def _join(self, script: Script) -> None:
         stream = self.world.stream

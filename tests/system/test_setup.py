@@ -176,6 +176,7 @@ def test_doctor_finds_nothing_wrong_and_says_what_it_may_not_ask(ground: Secured
     assert found["stream"]["problems"] == []
     assert found["store"]["problems"] == []
     assert any("the login may not ask" in line for line in found["store"]["unasked"])
+    assert not any("statistics of sensors" in line for line in found["store"]["unasked"])
     assert not any("may not" in line for line in found["store"]["risks"])
     assert any("may not see its settings" in line for line in found["stream"]["unasked"])
     reading = {row["link"]: row for row in ask(ground.settings_of("dashboard"), "doctor")}

@@ -23,8 +23,8 @@ from matchday.store.documents import (
     dead_letter_document,
     finding_document,
     reading_document,
-    rows_of,
 )
+from matchday.store.rows import rows_of
 
 T_MS = 1_725_890_469_123
 T = datetime(2024, 9, 9, 14, 1, 9, 123000, tzinfo=UTC)

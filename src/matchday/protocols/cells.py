@@ -14,8 +14,11 @@ fences everybody who is still in the one before. Does not own session and docume
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import lt
 from typing import Final
 
 from matchday.ports import Row
@@ -63,12 +66,35 @@ class Piece:
         return rest
 
 
-def pieces(rows: Iterable[Row]) -> list[Piece]:
+def pieces(rows: Sequence[Row]) -> list[Piece]:
     """Split rows of one partition and collection by cell, keeping their order.
 
     Raises:
         ValueError: The rows are not in offset order.
     """
+    offsets = [row.offset for row in rows]
+    # One row a record, as readings are: whole cells are cut out, nothing is done row by row.
+    if all(map(lt, offsets, islice(offsets, 1, None))):
+        return _cut(rows, offsets)
+    return _numbered(rows)
+
+
+def _cut(rows: Sequence[Row], offsets: list[int]) -> list[Piece]:
+    """Split rows of which each has an offset of its own."""
+    found: list[Piece] = []
+    begin = 0
+    while begin < len(offsets):
+        cell = offsets[begin] // CELL
+        first = cell * CELL
+        end = bisect_left(offsets, first + CELL, begin)
+        numbers = [offset - first for offset in offsets[begin:end]]
+        found.append(Piece(cell, list(rows[begin:end]), numbers))
+        begin = end
+    return found
+
+
+def _numbered(rows: Iterable[Row]) -> list[Piece]:
+    """Split rows of which several may share an offset."""
     found: list[Piece] = []
     current: Piece | None = None
     last = -1

@@ -11,10 +11,10 @@ The order for every batch, each step only when the one before it is known to be 
 
 A crash before 4 brings the records again; the store skips what it has and names refused
 rows again, so the letters are made again. So a letter is written exactly once, since it moves
-with the bookmark. Bookmarks alone may be confirmed twice or late: they only ever move up to
-what is stored. Letters may not: when their commit is not answered, this owner is outside,
-settles that commit by taking over its producer's name, and joins again, so that the bookmark
-tells.
+with the bookmark. Bookmarks alone may be confirmed twice or late, or wait for several batches
+to be stored: they only ever move up to what is stored. Letters may not: when their commit is
+not answered, this owner is outside, settles that commit by taking over its producer's name,
+and joins again, so that the bookmark tells.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import msgspec
 
 from matchday.errors import ConfigError, OverloadedError
 from matchday.sensors.recorded import topic_level
-from matchday.sqlite import translated
+from matchday.sqlite_errors import translated
 
 FORMAT: Final = 1
 MESSAGES_MAX: Final = 50_000

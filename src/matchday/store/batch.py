@@ -7,9 +7,10 @@ to stream or store (`persist`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -28,7 +29,7 @@ from matchday.ports import (
     Row,
     StreamRecord,
 )
-from matchday.store.documents import rows_of
+from matchday.store.rows import row_of_reading, rows_of
 
 LEDGER_FORMAT: Final = 1
 COUNT_MAX: Final = 2**53
@@ -54,7 +55,6 @@ class Batch:
 
     def __init__(self) -> None:
         self._parts: dict[Partition, _Part] = {}
-        self._last: tuple[Topic, int, _Part] | None = None
         self.records_count = 0
         self.bytes_count = 0
         self.undecodable: list[str] = []
@@ -64,30 +64,25 @@ class Batch:
 
     def add(self, record: StreamRecord) -> None:
         """Take a record; one in no known form becomes a dead letter and a count."""
-        topic, number, offset = record.topic, record.partition, record.offset
-        # Records come in runs of one partition, and finding one's part costs a microsecond.
-        last = self._last
-        if last is not None and last[1] == number and last[0] is topic:
-            part = last[2]
-        else:
-            part = self._part(Partition(topic, number), offset)
-            self._last = (topic, number, part)
-        part.records.append(record)
-        part.next_offset = offset + 1
-        self.records_count += 1
-        self.bytes_count += len(record.value)
-        try:
-            if topic is Topic.LEDGER or topic is Topic.LATE:
-                part.entries += entries_of(record)
-            else:
-                part.rows += rows_of(record)
-        except RefusedError as error:
-            source = f"{UNDECODABLE_PREFIX}{record.topic}"
-            part.entries.append(Entry(record.offset, source, Counts(refused=1)))
-            part.letters.append(
-                dead_letter_of(record, reason=error.reason, detail=str(error), source=source)
-            )
-            self.undecodable.append(str(error))
+        self.add_all((record,))
+
+    def add_all(self, records: Sequence[StreamRecord]) -> None:
+        """Take records, in their order; see `add`.
+
+        Every reading passes here: what is the same for a run of one partition is done once.
+        """
+        for partition, run in _runs(records):
+            part = self._part(partition, run[0].offset)
+            part.records += run
+            part.next_offset = run[-1].offset + 1
+            self.bytes_count += sum([len(record.value) for record in run])
+            make = _MAKERS.get(partition.topic, _put_rows)
+            for record in run:
+                try:
+                    make(part, record)
+                except RefusedError as error:
+                    self._set_aside(part, record, error)
+        self.records_count += len(records)
 
     def note_expired(self, partition: Partition, *, first: int, count: int) -> None:
         """Take note that retention deleted `count` records of a partition before `first`."""
@@ -98,7 +93,6 @@ class Batch:
 
     def drop(self, partitions: Iterable[Partition]) -> None:
         """Forget what came from partitions that are no longer ours; it comes to their owner."""
-        self._last = None
         for partition in partitions:
             part = self._parts.pop(partition, None)
             if part is not None:
@@ -120,6 +114,10 @@ class Batch:
             for partition, part in self._parts.items()
         ]
 
+    def pairs_count(self) -> int:
+        """Give how many pairs of partition and source the readings in hand have."""
+        return sum(len({row.source for row in part.rows} - {None}) for part in self._parts.values())
+
     def bookmarks(self) -> dict[Partition, Bookmark]:
         """Give where each partition goes on once all this is stored."""
         return {partition: Bookmark(part.next_offset) for partition, part in self._parts.items()}
@@ -138,16 +136,23 @@ class Batch:
             record = next(
                 record for record in self._parts[partition].records if record.offset == row.offset
             )
-            sensor = row.document.get("metadata", {}).get("sensor_id", "")
             letters.append(
                 dead_letter_of(
                     record,
                     reason="store_refused",
                     detail=refusal.reason,
-                    source=row.source or str(sensor),
+                    source=row.source or _sensor_of(row),
                 )
             )
         return letters
+
+    def _set_aside(self, part: _Part, record: StreamRecord, error: RefusedError) -> None:
+        source = f"{UNDECODABLE_PREFIX}{record.topic}"
+        part.entries.append(Entry(record.offset, source, Counts(refused=1)))
+        part.letters.append(
+            dead_letter_of(record, reason=error.reason, detail=str(error), source=source)
+        )
+        self.undecodable.append(str(error))
 
     def _part(self, partition: Partition, offset: int) -> _Part:
         part = self._parts.get(partition)
@@ -166,6 +171,43 @@ class _Part:
     rows: list[Row] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     letters: list[Record] = field(default_factory=list)
+
+
+def _runs(records: Sequence[StreamRecord]) -> Iterator[tuple[Partition, Sequence[StreamRecord]]]:
+    """Split records into runs of one partition, in their order; there are far fewer of them."""
+    begin = 0
+    for at, record in enumerate(records):
+        first = records[begin]
+        if record.partition != first.partition or record.topic is not first.topic:
+            yield Partition(first.topic, first.partition), records[begin:at]
+            begin = at
+    if records:
+        yield Partition(records[begin].topic, records[begin].partition), records[begin:]
+
+
+def _put_reading(part: _Part, record: StreamRecord) -> None:
+    part.rows.append(row_of_reading(record.offset, record.value))
+
+
+def _put_rows(part: _Part, record: StreamRecord) -> None:
+    part.rows += rows_of(record)
+
+
+def _put_entries(part: _Part, record: StreamRecord) -> None:
+    part.entries += entries_of(record)
+
+
+_MAKERS: Final[Mapping[Topic, Callable[[_Part, StreamRecord], None]]] = MappingProxyType(
+    {
+        Topic.ANALYTICS: _put_reading,
+        Topic.LEDGER: _put_entries,
+        Topic.LATE: _put_entries,
+    }
+)
+
+
+def _sensor_of(row: Row) -> str:
+    return str(row.document.get("metadata", {}).get("sensor_id", ""))
 
 
 def entries_of(record: StreamRecord) -> list[Entry]:

@@ -1,9 +1,10 @@
 """The shapes in which everything is kept, and the table of the collections it goes to.
 
-Pure functions from a stream record to rows of documents in the original system's shapes
-(`sensors`, `model_predictions`) and in ours. A document depends on its record alone,
+Pure functions from readings, findings and dead letters to documents in the original system's
+shapes (`sensors`, `model_predictions`) and in ours. A document depends on its record alone,
 never on a clock, so that writing it again writes the same bytes. Does not own how a store
-lays collections out on disk, nor the encoding of stream records (`domain.wire`).
+lays collections out on disk, the rows that a record makes (`rows`), nor the encoding of
+stream records (`domain.wire`).
 
 Names that come from outside become field names: a quantity or the name of a finding's
 value. "." , "$" and NUL mean something else to a document store and become "_"; a name that
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
@@ -26,13 +27,14 @@ import msgspec
 from matchday.domain.finding import Finding
 from matchday.domain.instants import INSTANTS_KEPT, ms_from_iso
 from matchday.domain.reading import Count, Positions, Reading, Scalar
-from matchday.domain.topics import Topic
-from matchday.domain.wire import decode_findings, decode_reading
+from matchday.domain.wire import decode_findings
 from matchday.errors import RefusedError
-from matchday.ports import Row, StreamRecord
+from matchday.ports import StreamRecord
 
 Document: TypeAlias = dict[str, Any]
 Granularity: TypeAlias = Literal["seconds", "minutes", "hours"]
+Shape: TypeAlias = Literal["timeseries", "regular"]
+"""How MongoDB keeps `sensors`."""
 
 DOCUMENT_BYTES_MAX: Final = 16 * 2**20
 """The largest document any store takes, measured as BSON: MongoDB's bound, kept by both."""
@@ -58,6 +60,9 @@ class Collection:
         time_fields: Every top-level field that holds a time.
         bytes_fields: Every top-level field that holds bytes.
         holds_readings: Its documents are readings and count as stored.
+
+    Readings and time series are inserted under the numbers of their coordinates, whatever
+    else is put in place by its `_id`; see `is_numbered`.
     """
 
     name: str
@@ -75,6 +80,11 @@ class Collection:
     def is_time_series(self) -> bool:
         """Tell whether documents are kept as time series."""
         return self.meta_field is not None
+
+    @property
+    def is_numbered(self) -> bool:
+        """Tell whether MongoDB knows repeated rows by transaction and statement number."""
+        return self.is_time_series or self.holds_readings
 
     def source_of(self, document: Mapping[str, Any]) -> str:
         """Give the source named in a document, "" where it names none."""
@@ -129,6 +139,15 @@ COLLECTIONS: Final[Mapping[str, Collection]] = MappingProxyType(
 )
 """Every collection that persist fills, by name. The account is kept apart from them."""
 
+
+def collections_of(shape: Shape) -> Mapping[str, Collection]:
+    """Give all collections, with `sensors` in the shape wanted."""
+    if shape == "timeseries":
+        return COLLECTIONS
+    regular = replace(COLLECTIONS["sensors"], meta_field=None, granularity=None)
+    return MappingProxyType({**COLLECTIONS, "sensors": regular})
+
+
 FINDING_COLLECTIONS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "forecast": "model_predictions",
@@ -149,32 +168,6 @@ _DEAD_LETTER_FIELDS: Final = frozenset({"_id", "raw"})
 _UNSAFE: Final = str.maketrans({".": "_", "$": "_", "\0": "_"})
 
 
-def rows_of(record: StreamRecord) -> tuple[Row, ...]:
-    """Give the rows that a record of `analytics`, `analytics_results` or `dead_letters` makes.
-
-    One for a reading or a dead letter, one per finding otherwise: the original's form may
-    hold several, which then share their coordinates and are told apart by their order.
-
-    Raises:
-        RefusedError: The record is in no known form, or holds what no store can keep.
-    """
-    if record.topic is Topic.ANALYTICS:
-        reading = decode_reading(record.value)
-        collection, document = reading_document(reading)
-        return (Row(collection, record.offset, document, reading.source),)
-    if record.topic is Topic.RESULTS:
-        return tuple(
-            Row(collection, record.offset, document)
-            for collection, document in (
-                finding_document(finding, appended_ms=record.time_ms)
-                for finding in _findings_of(record.value)
-            )
-        )
-    if record.topic is Topic.DEAD_LETTERS:
-        return (Row("dead_letters", record.offset, dead_letter_document(record)),)
-    raise ValueError(f"making rows of a record of {record.topic}: it carries no documents")
-
-
 def reading_document(reading: Reading) -> tuple[str, Document]:
     """Give the collection and document of a reading; absent values are left out.
 
@@ -189,7 +182,7 @@ def reading_document(reading: Reading) -> tuple[str, Document]:
     collection = "sensors"
     if type(reading) is Scalar:
         quantity = reading.quantity
-        name = _quantity_field(quantity)
+        name = quantity_field(quantity)
         document[name] = _finite(reading.value, name)
         if name != quantity:
             document["quantity"] = quantity
@@ -228,6 +221,22 @@ def _put_count(document: Document, reading: Count) -> None:
     ):
         if number is not None:
             document[name] = _finite(number, name)
+
+
+def findings_of(value: bytes) -> list[Finding]:
+    """Decode the findings of a record, also those that another program wrote without our care.
+
+    Raises:
+        RefusedError: They are in no known form (`not_a_finding`).
+    """
+    try:
+        findings = decode_findings(value)
+        for finding in findings:
+            # A lone surrogate is legal in JSON's escapes and in no encoding of text.
+            "".join((finding.subject, finding.sensor, *finding.values)).encode()
+    except (OverflowError, RecursionError, UnicodeEncodeError) as error:
+        raise RefusedError("not_a_finding", f"decoding finding: {error}") from error
+    return findings
 
 
 def finding_document(finding: Finding, *, appended_ms: int) -> tuple[str, Document]:
@@ -305,7 +314,8 @@ def field_name(name: str, *, taken: frozenset[str] | Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=NAMES_KEPT)
-def _quantity_field(quantity: str) -> str:
+def quantity_field(quantity: str) -> str:
+    """Give the name of the field that holds a scalar's value."""
     return field_name(quantity, taken=_SCALAR_FIELDS)
 
 
@@ -352,18 +362,6 @@ def bson_bytes(value: Any) -> int:
     if isinstance(value, bool):
         return 1
     return 4 if isinstance(value, int) and -(2**31) <= value < 2**31 else 8
-
-
-def _findings_of(value: bytes) -> list[Finding]:
-    """Decode findings, also those that another program wrote without our care."""
-    try:
-        findings = decode_findings(value)
-        for finding in findings:
-            # A lone surrogate is legal in JSON's escapes and in no encoding of text.
-            "".join((finding.subject, finding.sensor, *finding.values)).encode()
-    except (OverflowError, RecursionError, UnicodeEncodeError) as error:
-        raise RefusedError("not_a_finding", f"decoding finding: {error}") from error
-    return findings
 
 
 def _put_values(document: Document, values: Mapping[str, float], *, taken: frozenset[str]) -> None:

@@ -14,6 +14,7 @@ with either; and a collection can be emptied or dropped alone.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,22 +28,17 @@ from matchday.domain.account import Counts
 from matchday.errors import ConfigError, UnavailableError
 from matchday.ports import LinkState, Partition, PartitionWrite, Refusal, Row
 from matchday.protocols.positions import New, new_part
-from matchday.sqlite import Writer, check_format, open_reader, translated
-from matchday.store.documents import (
-    COLLECTIONS,
-    DOCUMENT_BYTES_MAX,
-    EPOCH,
-    bson_bytes,
-    coordinates_id,
-)
+from matchday.sqlite import Writer, check_format, open_reader
+from matchday.sqlite_errors import translated
+from matchday.store.documents import COLLECTIONS, EPOCH, coordinates_id
+from matchday.store.embedded_text import text_of
+from matchday.store.rows import ScalarRow
 
 T = TypeVar("T")
 
 FILE_NAME: Final = "store.db"
 COUNTS: Final = Counts.__struct_fields__
 SOURCE_IDS_KEPT: Final = 100_000
-# An array of digits is 6.5 times as long in BSON as in JSON: below this none can be too long.
-JSON_BYTES_UNCHECKED: Final = DOCUMENT_BYTES_MAX // 8
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _DOCUMENT_COLUMNS: Final = ("source", "time_ms", "coordinates", "document")
@@ -147,7 +143,7 @@ class EmbeddedStore:
             raise ValueError(f"writing {write.partition}: it was never claimed")
         part = _Part(write, topic_id)
         for row in write.rows:
-            encoded = _encode(row)
+            encoded = text_of(row)
             if isinstance(encoded, bytes):
                 part.add(row, encoded)
             else:
@@ -178,11 +174,13 @@ class _Part:
     refusals: list[Refusal] = field(default_factory=list)
 
     def add(self, row: Row, encoded: bytes) -> None:
-        collection = COLLECTIONS[row.collection]
-        time_ms = (row.document[collection.time_field] - EPOCH) // _MILLISECOND
-        self.rows.setdefault(row.collection, []).append(
-            (row.offset, collection.source_of(row.document), time_ms, encoded)
-        )
+        if type(row) is ScalarRow:
+            source, time_ms = row.reading.source, row.reading.t_ms
+        else:
+            collection = COLLECTIONS[row.collection]
+            source = collection.source_of(row.document)
+            time_ms = (row.document[collection.time_field] - EPOCH) // _MILLISECOND
+        self.rows.setdefault(row.collection, []).append((row.offset, source, time_ms, encoded))
 
 
 def document_table(collection: str) -> str:
@@ -211,19 +209,6 @@ def _schema() -> str:
             f"CREATE INDEX IF NOT EXISTS {table}_by_time ON {table} (time_ms)",
         ]
     return "; ".join(statements)
-
-
-def _encode(row: Row) -> bytes | str:
-    """Give the document as JSON, or as text the reason why no store can take it."""
-    try:
-        encoded = msgspec.json.encode(row.document)
-        if len(encoded) > JSON_BYTES_UNCHECKED:
-            size = bson_bytes(row.document)
-            if size > DOCUMENT_BYTES_MAX:
-                return f"document of {size} bytes above {DOCUMENT_BYTES_MAX}"
-    except (UnicodeEncodeError, TypeError) as error:
-        return f"document cannot be encoded: {error}"
-    return encoded
 
 
 def _claim(connection: sqlite3.Connection, partition: Partition, topic_id: str) -> int:
@@ -277,14 +262,15 @@ def _insert(
     known: dict[str, int],
     learned: dict[str, int],
 ) -> None:
-    for _, source, _, _ in rows:
+    for source in dict.fromkeys(row[1] for row in rows):
         if source not in known and source not in learned:
             learned[source] = _source_id(connection, source)
     ids = known | learned if learned else known
+    first = coordinates_id(partition, 0)
     connection.executemany(
         f"INSERT INTO {document_table(collection)} VALUES (?, ?, ?, ?)",
         [
-            (ids[source], time_ms, coordinates_id(partition, offset), document)
+            (ids[source], time_ms, first + offset, document)
             for offset, source, time_ms, document in rows
         ],
     )
@@ -298,16 +284,17 @@ def _source_id(connection: sqlite3.Connection, source: str) -> int:
 
 def _fold(account: dict[str, Counts], part: _Part, stored_to: int) -> None:
     """Add what a partition's share changes in the account, from its bookmark on."""
-    refused = {id(refusal.row) for refusal in part.refusals}
-    for row in part.write.rows:
-        if row.offset < stored_to or row.source is None:
-            continue
-        counts = account.setdefault(row.source, Counts())
-        if id(row) in refused:
+    taken = Counter(row.source for row in part.write.rows if row.offset >= stored_to)
+    for refusal in part.refusals:
+        source = refusal.row.source
+        if source is not None and refusal.row.offset >= stored_to:
+            taken[source] -= 1
+            counts = account.setdefault(source, Counts())
             counts.refused += 1
             counts.accepted -= 1
-        else:
-            counts.stored += 1
+    for source, count in taken.items():
+        if source is not None:
+            account.setdefault(source, Counts()).stored += count
     for entry in part.write.entries:
         if entry.offset >= stored_to:
             account.setdefault(entry.source, Counts()).add(entry.counts)

@@ -22,7 +22,8 @@ from matchday.domain.account import Counts
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, RefusedError, UnavailableError
 from matchday.ports import Folded, LinkState, Partition
-from matchday.sqlite import check_format, open_reader, translated
+from matchday.sqlite import check_format, open_reader
+from matchday.sqlite_errors import translated
 from matchday.store.documents import COLLECTIONS, EPOCH, Collection
 from matchday.store.embedded import COUNTS, FILE_NAME, document_table
 
@@ -79,7 +80,7 @@ class EmbeddedQuery:
                 " ORDER BY time_ms DESC, rowid DESC LIMIT ?",
                 values,
             ).fetchall()
-        return [_document(layout, coordinates, encoded) for coordinates, encoded in rows]
+        return [document_from(layout, coordinates, encoded) for coordinates, encoded in rows]
 
     def folded(self) -> Folded:
         """Give the stored part of the account, all of one moment."""
@@ -166,7 +167,8 @@ class EmbeddedQuery:
                 yield self._connection
 
 
-def _document(layout: Collection, coordinates: int, encoded: bytes) -> dict[str, Any]:
+def document_from(layout: Collection, coordinates: int, encoded: bytes) -> dict[str, Any]:
+    """Give the document of a stored row, its coordinates as `_id`; see `embedded_text`."""
     document: dict[str, Any] = {"_id": coordinates, **msgspec.json.decode(encoded)}
     for name in layout.time_fields:
         if name in document:

@@ -1,7 +1,7 @@
-"""The store in MongoDB: time-series collections, each row exactly once, and the account.
+"""The store in MongoDB: readings and findings, each row exactly once, and the account.
 
-A facade that puts the parts in order: rows first (`mongo_fence` for time series, upserts for
-regular collections), then the account (`mongo_ledger`), then the bookmark (`mongo_streams`). A
+A facade that puts the parts in order: rows first (`mongo_fence` for time series and readings,
+upserts for dead letters), then the account (`mongo_ledger`), then the bookmark (`mongo_streams`). A
 write that was cut off anywhere is sent again, by anyone, with any batch boundaries, and each
 part finds out by itself what is done. Does not own the shapes of documents (`documents`).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from matchday.errors import ConfigError
 from matchday.ports import LinkState, Partition, PartitionWrite, Refusal, Row
 from matchday.protocols.cells import Piece, pieces
 from matchday.protocols.lanes import Refused
-from matchday.store.documents import COLLECTIONS
+from matchday.store.documents import COLLECTIONS, Shape, collections_of
 from matchday.store.mongo_cells import document_id, session_id
 from matchday.store.mongo_errors import DOCUMENT_CODES, UNSENDABLE, is_of_no_document, refusal_of
 from matchday.store.mongo_fence import Inserts, Lane
@@ -34,8 +35,9 @@ from matchday.store.mongo_streams import Streams, StreamSlot
 
 __all__ = ["MongoQuery", "MongoStore"]
 
-IO_TIMEOUT_S: Final = 20.0
+IO_TIMEOUT_S: Final = 15.0
 REFRESH_EVERY_S: Final = 300.0
+INSERTS_MAX: Final = 2
 
 
 @dataclass(slots=True)
@@ -60,6 +62,8 @@ class MongoStore:
         url: `mongodb://` or `mongodb+srv://`.
         clock: Measures time-outs, dates the state of the link and changes of the account.
         database: Name of the database.
+        shape: How `sensors` is kept: by time series, or in a regular collection, which is
+            cheaper where few readings of a source come in one write. Fixed by `prepare`.
         io_timeout_s: How long a write tries before it raises UnavailableError, seconds; a
             reply under way may take as long again.
 
@@ -73,13 +77,16 @@ class MongoStore:
         *,
         clock: Clock,
         database: str = "server",
+        shape: Shape = "timeseries",
         io_timeout_s: float = IO_TIMEOUT_S,
     ) -> None:
         self._clock = clock
         self._io_timeout_s = io_timeout_s
         self._closing = threading.Event()
+        self._workers = ThreadPoolExecutor(INSERTS_MAX, thread_name_prefix="store.insert")
         self._link = MongoLink(url, database=database, clock=clock, reply_timeout_s=io_timeout_s)
-        self._layout = Layout(self._link, clock=clock)
+        self._collections = collections_of(shape)
+        self._layout = Layout(self._link, clock=clock, collections=self._collections)
         self._streams = Streams(self._link)
         self._inserts = Inserts(self._link, clock=clock, closing=self._closing)
         self._ledger = Ledger(self._link, clock=clock, closing=self._closing)
@@ -135,8 +142,8 @@ class MongoStore:
         ids = self._layout.collection_ids()
         slot = self._streams.claim(partition, topic_id)
         claim = _Claim(slot)
-        for layout in COLLECTIONS.values():
-            if layout.is_time_series:
+        for layout in self._collections.values():
+            if layout.is_numbered:
                 claim.lanes[layout.name] = Lane(
                     partition,
                     layout,
@@ -178,6 +185,7 @@ class MongoStore:
     def close(self) -> None:
         """End pauses and close the connections; safe to call twice."""
         self._closing.set()
+        self._workers.shutdown()
         self._link.close()
 
     def _probe(self) -> None:
@@ -187,27 +195,53 @@ class MongoStore:
     def _write(self, writes: Sequence[PartitionWrite], deadline_s: float) -> list[Refusal]:
         """Do a write in which each partition occurs once."""
         self._inserts.has_looked_up = self._ledger.has_read = False
-        parts: list[Part] = []
-        refusals: list[Refusal] = []
-        next_offsets: dict[str, int] = {}
-        for write in writes:
+        refused: list[list[Refused]] = [[] for _ in writes]
+        jobs: list[tuple[int, Lane, Sequence[Row]]] = []
+        for place, write in enumerate(writes):
             claim = self._claims[write.partition]
-            refused: list[Refused] = []
             for name, rows in _by_collection(write.rows).items():
                 lane = claim.lanes.get(name)
                 if lane is not None:
-                    refused += self._inserts.store(lane, rows, deadline_s=deadline_s)
+                    jobs.append((place, lane, rows))
                 else:
-                    refused += self._upsert(name, write.partition, claim.slot, rows)
-            refusals += [Refusal(write.partition, row, reason) for row, reason in refused]
-            parts.append(Part(claim.slot.key, write, frozenset(id(row) for row, _ in refused)))
-            next_offsets[claim.slot.document_id] = write.next_offset
+                    refused[place] += self._upsert(name, write.partition, claim.slot, rows)
+        found = self._insert([(lane, rows) for _, lane, rows in jobs], deadline_s)
+        for (place, _, _), of_lane in zip(jobs, found, strict=True):
+            refused[place] += of_lane
+        parts: list[Part] = []
+        refusals: list[Refusal] = []
+        next_offsets: dict[str, int] = {}
+        for write, of_write in zip(writes, refused, strict=True):
+            slot = self._claims[write.partition].slot
+            refusals += [Refusal(write.partition, row, reason) for row, reason in of_write]
+            parts.append(Part(slot.key, write, frozenset(id(row) for row, _ in of_write)))
+            next_offsets[slot.document_id] = write.next_offset
         self._ledger.fold(parts, deadline_s=deadline_s)
         if next_offsets:
             # What was found done may be on the primary alone: wait until a majority has it.
             is_majority = self._inserts.has_looked_up or self._ledger.has_read
             self._streams.advance(next_offsets, is_majority=is_majority)
         return refusals
+
+    def _insert(
+        self, jobs: Sequence[tuple[Lane, Sequence[Row]]], deadline_s: float
+    ) -> list[list[Refused]]:
+        """Store rows of several lanes, two at a time: there is no order between lanes.
+
+        The server works on one while the other waits for its journal. Without a retry log
+        one goes after the other: there a lane waits until no insert at all is at work.
+        """
+
+        def store(job: tuple[Lane, Sequence[Row]]) -> list[Refused]:
+            lane, rows = job
+            return self._inserts.store(lane, rows, deadline_s=deadline_s)
+
+        if len(jobs) < 2 or not self._inserts.is_fenced:
+            return [store(job) for job in jobs]
+        under_way = [self._workers.submit(store, job) for job in jobs]
+        # Whoever learns of trouble in one may rely on it that nothing is under way any more.
+        wait(under_way)
+        return [one.result() for one in under_way]
 
     def _upsert(
         self, name: str, partition: Partition, slot: StreamSlot, rows: Sequence[Row]

@@ -17,6 +17,7 @@ from bson import Int64
 from matchday.ports import Row
 from matchday.protocols.cells import CELL, Piece
 from matchday.store.documents import coordinates_id
+from matchday.store.rows import Encoded, ScalarRow
 
 SLOTS: Final = 2**15
 """How many slots the bits above the offset can tell apart."""
@@ -54,12 +55,19 @@ def document_id(slot: int, cell: int, number: int) -> DocumentId:
     return {"record": record, "order": Int64(order)} if order else record
 
 
-def document_ids(slot: int, piece: Piece) -> list[DocumentId]:
-    """Give the `document_id` of every row of a piece, the plain ones by one addition each."""
+def documents_of(slot: int, piece: Piece) -> list[dict[str, Any] | Encoded]:
+    """Give the documents of a piece with their `document_id`; scalars as BSON, which is the same.
+
+    Args:
+        slot: As in `document_id`.
+        piece: What is to be sent.
+    """
     first = coordinates_id(slot, piece.cell * CELL)
     return [
-        Int64(first + number) if number < CELL else document_id(slot, piece.cell, number)
-        for number in piece.numbers
+        Encoded(row.bson(first + number))
+        if type(row) is ScalarRow and number < CELL
+        else {"_id": document_id(slot, piece.cell, number), **row.document}
+        for row, number in zip(piece.rows, piece.numbers, strict=True)
     ]
 
 

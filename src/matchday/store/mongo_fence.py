@@ -26,10 +26,11 @@ from matchday.ports import Partition, Row
 from matchday.protocols.cells import Piece, pieces
 from matchday.protocols.lanes import Do, Passage, Refused
 from matchday.protocols.lanes import Lane as Doubt
-from matchday.store.documents import Collection
-from matchday.store.mongo_cells import document_id, number_of, record_range
+from matchday.store.documents import Collection, datetime_of
+from matchday.store.mongo_cells import documents_of, number_of, record_range
 from matchday.store.mongo_errors import (
     DOCUMENT_CODES,
+    DUPLICATE_KEY,
     HISTORY_INCOMPLETE,
     TRANSACTION_TOO_OLD,
     UNSENDABLE,
@@ -38,6 +39,7 @@ from matchday.store.mongo_errors import (
     refusal_of,
 )
 from matchday.store.mongo_link import Document, MongoLink, session_of
+from matchday.store.rows import ScalarRow
 
 COMMENT: Final = "matchday store"
 PAUSE_FIRST_S: Final = 0.05
@@ -150,12 +152,7 @@ class Inserts:
                     return
                 self._note_silence(passage, error, is_late=self._is_late(pause_s, deadline_s))
             else:
-                passage.taken(
-                    [
-                        (trouble["index"], str(trouble.get("errmsg", ""))[:300])
-                        for trouble in reply.get("writeErrors", ())
-                    ]
-                )
+                passage.taken(_refused_of(reply, lane.layout))
                 return
             self._clock.wait(self._closing, pause_s)
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
@@ -190,13 +187,9 @@ class Inserts:
         return self._clock.monotonic_s() + pause_s > deadline_s
 
     def _command(self, lane: Lane, piece: Piece, *, is_numbered: bool) -> Document:
-        cell, slot = piece.cell, lane.slot
         command: Document = {
             "insert": lane.layout.name,
-            "documents": [
-                {"_id": document_id(slot, cell, number), **row.document}
-                for row, number in zip(piece.rows, piece.numbers, strict=True)
-            ],
+            "documents": documents_of(lane.slot, piece),
             "ordered": False,
             "comment": COMMENT,
             "writeConcern": self._link.database.write_concern.document,
@@ -204,7 +197,7 @@ class Inserts:
         if is_numbered:
             if lane.session is None:
                 lane.session = session_of(self._link.client, lane.session_id)
-            command["txnNumber"] = Int64(cell)
+            command["txnNumber"] = Int64(piece.cell)
             command["stmtIds"] = piece.numbers
         return command
 
@@ -226,7 +219,12 @@ class Inserts:
         """
         self.has_looked_up = True
         field_name = lane.layout.time_field
-        times = [row.document.get(field_name) for row in piece.rows]
+        times = (
+            datetime_of(row.reading.t_ms)
+            if type(row) is ScalarRow
+            else row.document.get(field_name)
+            for row in piece.rows
+        )
         known = [at for at in times if isinstance(at, datetime)]
         if not known:
             return set()
@@ -263,6 +261,19 @@ class Inserts:
                     f"writing at {self._link.address}: an earlier insert is still at work"
                 )
             self._clock.wait(self._closing, PAUSE_FIRST_S)
+
+
+def _refused_of(reply: Document, layout: Collection) -> list[tuple[int, str]]:
+    """Give the places of the rows that the server refused, and why.
+
+    A regular collection has each `_id` once, so whoever finds his own there is repeating a
+    row that the log has forgotten: it is stored.
+    """
+    return [
+        (trouble["index"], str(trouble.get("errmsg", ""))[:300])
+        for trouble in reply.get("writeErrors", ())
+        if layout.is_time_series or trouble.get("code") != DUPLICATE_KEY
+    ]
 
 
 def _why(error: Exception) -> Callable[[Row], str]:

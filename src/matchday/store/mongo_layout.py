@@ -6,6 +6,7 @@ indexes, and the probe. Does not own the internal collection (`mongo_streams`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -31,6 +32,7 @@ PROBE_KEPT_S: Final = 3600
 WIRE_VERSION_MIN: Final = 13
 _PLAIN_INDEX: Final = frozenset({"key", "name", "ns", "v"})
 BUCKETS: Final = "system.buckets."
+_SHAPES: Final = {"timeseries": "timeseries", "collection": "regular"}
 
 STAND_ALONE: Final = (
     "the server is not a replica set and keeps no retry log: rows are looked up instead, and"
@@ -45,10 +47,18 @@ class Layout:
     Args:
         link: The connection.
         clock: Dates the probe's documents, which delete themselves after an hour.
+        collections: What is to be there, by name.
     """
 
-    def __init__(self, link: MongoLink, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        link: MongoLink,
+        *,
+        clock: Clock,
+        collections: Mapping[str, Collection] = COLLECTIONS,
+    ) -> None:
         self._link = link
+        self._collections = collections
         self._clock = clock
 
     def prepare(self) -> None:
@@ -61,7 +71,7 @@ class Layout:
         with self._link.translated("preparing collections"):
             self._check_version()
             existing = self._link.found()
-            for layout in COLLECTIONS.values():
+            for layout in self._collections.values():
                 if layout.name not in existing:
                     self._link.create(layout.name, _options(layout))
                 elif _differences(layout, existing[layout.name]):
@@ -79,7 +89,7 @@ class Layout:
         wrong: list[str] = []
         with self._link.translated("checking collections"):
             existing = self._link.found()
-            for layout in COLLECTIONS.values():
+            for layout in self._collections.values():
                 found = existing.get(layout.name)
                 if found is None:
                     wrong.append(f"collection {layout.name} is missing")
@@ -96,23 +106,28 @@ class Layout:
         return wrong
 
     def collection_ids(self) -> dict[str, UUID]:
-        """Give the identity of each time-series collection: another one once it is made anew.
+        """Give the identity of each numbered collection: another one once it is made anew.
 
         Raises:
-            ConfigError: A collection is missing or no time series: prepare first.
+            ConfigError: A collection is missing or has another shape: prepare first.
             UnavailableError: The server does not answer.
         """
         with self._link.translated("reading identities of collections"):
-            found = self._link.database.list_collections(
-                filter={"name": {"$regex": r"^system\.buckets\."}}
-            )
-            ids = {one["name"].removeprefix(BUCKETS): one["info"]["uuid"] for one in found}
-        for layout in COLLECTIONS.values():
-            if layout.is_time_series and layout.name not in ids:
+            existing = self._link.found()
+        ids: dict[str, UUID] = {}
+        for layout in self._collections.values():
+            if not layout.is_numbered:
+                continue
+            # A time series is a view; what has the identity is the collection of its buckets.
+            prefix = BUCKETS if layout.is_time_series else ""
+            found = existing.get(prefix + layout.name)
+            if found is None or found["type"] != "collection":
+                kind = "time-series" if layout.is_time_series else "regular"
                 raise ConfigError(
-                    f"claiming at {self._link.address}: there is no time-series collection"
+                    f"claiming at {self._link.address}: there is no {kind} collection"
                     f" {layout.name}; prepare the store first"
                 )
+            ids[layout.name] = found["info"]["uuid"]
         return ids
 
     def keeps_retry_log(self) -> bool:
@@ -237,7 +252,15 @@ def _differences(layout: Collection, found: Document) -> list[str]:
     """Compare the options of an existing collection with the wanted ones."""
     wanted_kind = "timeseries" if layout.is_time_series else "collection"
     if found["type"] != wanted_kind:
-        return [f"collection {layout.name} has type {found['type']!r}, wanted {wanted_kind!r}"]
+        hint = ""
+        if layout.holds_readings and found["type"] in _SHAPES:
+            hint = (
+                f": it was made with store.shape = {_SHAPES[found['type']]!r}; set that, or name"
+                " another database in store.database"
+            )
+        return [
+            f"collection {layout.name} has type {found['type']!r}, wanted {wanted_kind!r}{hint}"
+        ]
     options = found["options"].get("timeseries", {})
     return [
         f"collection {layout.name} has {name} {options.get(name)!r}, wanted {value!r}"

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Event
 from typing import Final
 
+import msgspec
 from pymongo.errors import PyMongoError
 
 from matchday.clock import Clock
@@ -156,12 +157,13 @@ class Ledger:
         unknown = [source for source in wanted if source not in self._folded]
         updates: list[Document] = []
         after: dict[str, dict[str, int]] = {}
+        now = EPOCH + timedelta(milliseconds=self._clock.wall_ms())
         try:
             if unknown:
                 self._read(unknown)
             for source, shares in wanted.items():
                 folded = self._folded[source]
-                update, offsets = self._update(source, folded, shares)
+                update, offsets = self._update(source, folded, shares, now)
                 if update is not None:
                     updates.append(update)
                     after[source] = folded | offsets
@@ -190,12 +192,13 @@ class Ledger:
         self._folded.update((document["_id"], document.get("folded", {})) for document in found)
 
     def _update(
-        self, source: str, folded: dict[str, int], shares: list[tuple[Part, Share]]
+        self, source: str, folded: dict[str, int], shares: list[tuple[Part, Share]], now: datetime
     ) -> tuple[Document | None, dict[str, int]]:
         """Give the update that adds what is not folded, and the offsets it leads to."""
         counts: Counts | None = None
         offsets: dict[str, int] = {}
         query: Document = {"_id": source}
+        put: Document = {"updated_at": now}
         for part, whole in shares:
             known = folded.get(part.key)
             share: Share | None = whole
@@ -204,8 +207,9 @@ class Ledger:
                 share = part.share_above(known or 0, source) if new is New.REST else None
             if share is None:
                 continue
-            query[f"folded.{part.key}"] = {"$exists": False} if known is None else known
-            offsets[part.key] = share.last
+            path = f"folded.{part.key}"
+            query[path] = {"$exists": False} if known is None else known
+            put[path] = offsets[part.key] = share.last
             if counts is None:
                 counts = share.counts
             else:
@@ -215,11 +219,9 @@ class Ledger:
                 counts = total
         if counts is None:
             return None, offsets
-        change: Document = {
-            "$set": {f"folded.{key}": last for key, last in offsets.items()}
-            | {"updated_at": EPOCH + timedelta(milliseconds=self._clock.wall_ms())}
-        }
-        added = {name: value for name in COUNTS if (value := getattr(counts, name))}
+        change: Document = {"$set": put}
+        values = zip(COUNTS, msgspec.structs.astuple(counts), strict=True)
+        added = {name: value for name, value in values if value}
         if added:
             change["$inc"] = added
         # With something folded already the document exists; making it would be a mistake.

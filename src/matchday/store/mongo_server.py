@@ -14,10 +14,17 @@ from pymongo.errors import OperationFailure
 from matchday.store.mongo_link import Document, MongoLink
 
 DENIED: Final = frozenset({13, 33})
-NO_SUCH_SET: Final = frozenset({76, 93, 94, 59})
+NO_SUCH_SET: Final = frozenset({26, 76, 93, 94, 59})
 OPLOG_S_MIN: Final = 3600.0
 """The retry log of a cell is found by way of the oplog: it has to reach back further than any
 writer pauses, and than MongoDB's own 30 minutes for sessions."""
+
+PAIR_READINGS_MIN: Final = 3.0
+"""Readings of a source in a write below which a time series takes about twice the CPU that a
+regular collection takes the server; by `benchmarks/shapes.py`, see decision 0018."""
+
+PAIRS_JUDGED_MIN: Final = 50_000
+"""Pairs of source and write since the server's start from which on their mean says something."""
 
 OPLOG_FULL_RATIO: Final = 0.9
 SESSION_MINUTES_MIN: Final = 30
@@ -45,9 +52,15 @@ class ServerSettings:
             ]
 
     def risks(self) -> list[str]:
-        """Give what is lost with a machine, one sentence each; errors as of `problems`."""
+        """Give what is lost with a machine, and what costs more than it need.
+
+        One sentence each; errors as of `problems`.
+        """
         with self._link.translated("asking for the server's members"):
-            return self._judged(self._members, members_risks)
+            return [
+                *self._judged(self._members, members_risks),
+                *self._judged(self._statistics_of_sensors, shape_risks),
+            ]
 
     def _judged(
         self, ask: Callable[[], Document], judge: Callable[[Document], list[str]]
@@ -86,6 +99,9 @@ class ServerSettings:
             "max": stats.get("maxSize", 0),
             "seconds": last["ts"].time - first["ts"].time,
         }
+
+    def _statistics_of_sensors(self) -> Document:
+        return dict(self._link.database.command("collStats", "sensors").get("timeseries", {}))
 
     def _session_minutes(self) -> Document:
         name = "localLogicalSessionTimeoutMinutes"
@@ -136,6 +152,19 @@ def members_risks(config: Mapping[str, Any]) -> list[str]:
         f"{len(storing)} member{'s' if len(storing) > 1 else ''} of the set"
         f" {'keep' if len(storing) > 1 else 'keeps'} the data: what was confirmed can be lost with"
         " a disk; three members survive one"
+    ]
+
+
+def shape_risks(found: Mapping[str, Any]) -> list[str]:
+    """Judge whether time series suit `sensors`, by what the server has counted there."""
+    pairs, readings = found.get("numCommits", 0), found.get("numMeasurementsCommitted", 0)
+    if pairs < PAIRS_JUDGED_MIN or readings >= PAIR_READINGS_MIN * pairs:
+        return []
+    return [
+        f"sensors is a time series, and a write brings {readings / pairs:.1f} readings of a source"
+        f" ({readings:,} in {pairs:,} since the server's start): below {PAIR_READINGS_MIN:.0f} a"
+        " regular collection takes about half of the server's CPU, for more disk; where that is"
+        ' what is short, set store.shape = "regular" and name a new database in store.database'
     ]
 
 

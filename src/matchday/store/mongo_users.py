@@ -63,7 +63,10 @@ def server_role(database: str) -> Role:
     privileges = [
         _privilege(database, name, _APPENDED if is_series else _CHANGED)
         for name, is_series in sorted(series.items())
+        if name != "sensors"
     ]
+    # Of the readings `doctor` also asks whether their shape suits them.
+    privileges.append(_privilege(database, "sensors", (*_APPENDED, "collStats")))
     return Role(
         f"matchday_{database}_server",
         (_privilege(database, "", ("listCollections",)), *privileges),

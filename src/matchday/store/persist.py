@@ -43,6 +43,7 @@ from matchday.ports import (
 )
 from matchday.protocols.confirming import Confirming, Do
 from matchday.store.batch import Batch
+from matchday.store.linger import Linger
 from matchday.store.policy import PersistPolicy
 
 __all__ = ["GROUP", "TOPICS", "Persist", "PersistPolicy"]
@@ -50,7 +51,7 @@ __all__ = ["GROUP", "TOPICS", "Persist", "PersistPolicy"]
 GROUP: Final = "matchday-persist"
 TOPICS: Final = (Topic.ANALYTICS, Topic.RESULTS, Topic.DEAD_LETTERS, Topic.LEDGER, Topic.LATE)
 POLL_S_MAX: Final = 0.25
-POLL_RECORDS_MAX: Final = 2000
+POLL_RECORDS: Final = 2000
 LAG_REFRESH_S: Final = 0.5
 # What comes is noticed by reading it; asking for the ends is half of what idling costs.
 LAG_IDLE_REFRESH_S: Final = 5.0
@@ -95,7 +96,8 @@ class Persist:
         self._is_paused = False
         self._expired: dict[Partition, int] = {}
         self._stop_deadline_s: float | None = None
-        self._last_write_s = float("-inf")
+        self._linger = Linger(policy)
+        self._confirmed_s = float("-inf")
         self._lag_seen_s = float("-inf")
         self._is_lag_asked = False
         self._lag: int | None = None
@@ -146,7 +148,7 @@ class Persist:
                         self._protocol.refused()
                     self._lag = None
                     failures += 1
-                    self._clock.wait(stop, self._pause_s(failures))
+                    self._clock.wait(stop, self._policy.pause_s(failures, self._rng))
             self._finish(stop)
         finally:
             self._leave()
@@ -156,23 +158,16 @@ class Persist:
             self._leave()
         consumer = self._joined()
         self._resume(consumer)
-        linger_s = self._policy.batch_linger_s
-        due_in_s = self._last_write_s + linger_s - self._clock.monotonic_s()
-        room = self._policy.batch_records_max - self._batch.records_count
-        records = consumer.poll(
-            timeout_s=min(max(due_in_s, 0.0), POLL_S_MAX) if self._batch else POLL_S_MAX,
-            records_max=min(max(room, 1), POLL_RECORDS_MAX),
-        )
-        for record in records:
-            self._batch.add(record)
-        is_due = (
-            self._clock.monotonic_s() >= self._last_write_s + linger_s
-            or self._batch.records_count >= self._policy.batch_records_max
-            or self._batch.bytes_count >= self._policy.batch_bytes_max
-        )
+        due_in_s = self._linger.due_in_s(self._clock.monotonic_s()) if self._batch else POLL_S_MAX
+        room = min(max(self._policy.batch_records_max - self._batch.records_count, 1), POLL_RECORDS)
+        records = consumer.poll(timeout_s=min(due_in_s, POLL_S_MAX), records_max=room)
+        self._batch.add_all(records)
+        is_due = self._linger.is_due(
+            self._clock.monotonic_s(), is_more_at_hand=len(records) == room
+        ) or self._policy.is_full(self._batch.records_count, self._batch.bytes_count)
         if self._batch and is_due:
             self._flush(stop)
-        elif not self._batch and self._protocol.do(()) is Do.CONFIRM:
+        elif not records and not self._batch and self._protocol.do(()) is Do.CONFIRM:
             self._confirm()
         self._look_at_lag(consumer, is_idle=not records)
 
@@ -191,6 +186,8 @@ class Persist:
         """Write the batch in hand and confirm it, however long the store is away."""
         failures = 0
         while (do := self._due()) not in (Do.READ, Do.JOIN):
+            if do is Do.CONFIRM and not stop.is_set() and not self._is_confirming_due():
+                break
             try:
                 self._go_on(do)
             except UnavailableError as error:
@@ -199,7 +196,7 @@ class Persist:
                 failures += 1
                 if failures == 1:
                     emit(LinkLost(link="store", detail=str(error)))
-                if not self._wait_for_store(self._pause_s(failures), stop):
+                if not self._wait_for_store(self._policy.pause_s(failures, self._rng), stop):
                     return
             else:
                 if failures and do in _ASKS_STORE:
@@ -239,7 +236,11 @@ class Persist:
 
     def _write(self) -> None:
         """Send the batch in hand to the store, and make the dead letters due for it."""
-        self._last_write_s = self._clock.monotonic_s()
+        self._linger.wrote(
+            self._clock.monotonic_s(),
+            records_count=self._batch.records_count,
+            pairs_count=self._batch.pairs_count(),
+        )
         refusals = self._store.write(self._batch.writes())
         batch, self._batch = self._batch, Batch()
         self._letters = batch.dead_letters(refusals)
@@ -267,6 +268,11 @@ class Persist:
             raise
         self._protocol.confirmed()
         self._letters = []
+        self._confirmed_s = self._clock.monotonic_s()
+
+    def _is_confirming_due(self) -> bool:
+        """Tell whether bookmarks move now: late ones cost work after a crash, no rows."""
+        return self._clock.monotonic_s() >= self._confirmed_s + self._policy.confirm_every_s
 
     def _resume(self, consumer: Consumer) -> None:
         if self._is_paused:
@@ -290,8 +296,7 @@ class Persist:
                 if now_s >= self._stop_deadline_s:
                     return False
             with suppress(UnavailableError):
-                for record in self._consumer.poll(timeout_s=0.0, records_max=1):
-                    self._batch.add(record)
+                self._batch.add_all(self._consumer.poll(timeout_s=0.0, records_max=1))
             self._clock.wait(never, min(left_s, POLL_S_MAX))
         return True
 
@@ -323,10 +328,6 @@ class Persist:
             self._lag = self._protocol.positions.lag(consumer.ends())
             self._lag_seen_s = now_s
 
-    def _pause_s(self, failures: int) -> float:
-        doubled_s = self._policy.retry_s * 2.0 ** min(failures - 1, 30)
-        return min(doubled_s, self._policy.retry_s_max) * self._rng.uniform(0.5, 1.0)
-
     @property
     def _producer_name(self) -> str:
         return f"{GROUP}-{self._policy.member}"
@@ -351,7 +352,7 @@ class Persist:
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         """Write and confirm what is in hand, once, then let go; see `Assignee.revoked`."""
-        if self._batch.partitions() & set(partitions):
+        if (self._batch.partitions() | self._protocol.owed.keys()) & set(partitions):
             try:
                 while (do := self._due()) not in (Do.READ, Do.JOIN):
                     self._go_on(do)

@@ -268,6 +268,7 @@ class EmbeddedProducer(Producer):
             now_ms = self._file.clock.wall_ms()
             for batch in batches:
                 tables.append(connection, batch, now_ms=now_ms)
+                self._file.note_append(batch.partition_id)
 
         try:
             self._before_commit()
@@ -294,7 +295,7 @@ class EmbeddedReader(Reader):
         offsets = file.read(lambda connection: _starts(connection, ids, start))
         self._cursors = Cursors(file)
         self._cursors.put(ids, offsets)
-        self._waiter = Waiter(file)
+        self._waiter = Waiter(file, ids.values())
         self._is_closed = False
 
     def poll(self, *, timeout_s: float, records_max: int) -> list[StreamRecord]:

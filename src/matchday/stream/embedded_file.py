@@ -7,7 +7,7 @@ Does not own groups, ownership of names or the statements on the tables.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from sqlite3 import Connection
@@ -18,7 +18,8 @@ from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, FencedError, UnavailableError
 from matchday.observe.events import LinkLost, LinkRestored, emit
 from matchday.ports import LinkState, Partition, StreamRecord
-from matchday.sqlite import Writer, open_reader, translated
+from matchday.sqlite import Writer, open_reader
+from matchday.sqlite_errors import translated
 from matchday.stream import embedded_tables as tables
 
 T = TypeVar("T")
@@ -31,27 +32,32 @@ TAKE_BYTES_MAX: Final = 32 * 2**20
 
 
 class Bell:
-    """Wakes every waiting thread of the process when there is news in the file."""
+    """Wakes the waiting threads of the process whom news in the file concerns.
+
+    Not all of them for every commit: each would look into the file before it sleeps again,
+    and a commit of bookmarks concerns nobody.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._events: set[threading.Event] = set()
+        self._events: dict[threading.Event, frozenset[int]] = {}
 
-    def add(self, event: threading.Event) -> None:
-        """Set `event` at every ring from now on."""
+    def add(self, event: threading.Event, rows: Iterable[int]) -> None:
+        """Set `event` at every ring for one of these partition row ids, from now on."""
         with self._lock:
-            self._events.add(event)
+            self._events[event] = frozenset(rows)
 
     def remove(self, event: threading.Event) -> None:
         """Stop setting `event`; unknown ones are ignored."""
         with self._lock:
-            self._events.discard(event)
+            self._events.pop(event, None)
 
-    def ring(self) -> None:
-        """Set all events."""
+    def ring(self, rows: Collection[int] | None = None) -> None:
+        """Set the events of those who wait for one of these partitions; None sets all."""
         with self._lock:
-            for event in self._events:
-                event.set()
+            for event, wanted in self._events.items():
+                if rows is None or not wanted.isdisjoint(rows):
+                    event.set()
 
 
 class LogFile:
@@ -71,6 +77,8 @@ class LogFile:
         self._lock = threading.Lock()
         self._link = LinkState(LINK_NAME, True, clock.wall_ms(), str(self.path))
         self._faults: dict[str, str] = {}
+        # Touched by the writer's thread only.
+        self._appended: set[int] = set()
         self._writer: Writer | None = None
         if is_writable:
             folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +86,7 @@ class LogFile:
                 self.path,
                 role="stream.writer",
                 schema=tables.SCHEMA,
-                after_commit=self.bell.ring,
+                after_commit=self._announce,
             )
         else:
             self._check_tables()
@@ -94,6 +102,10 @@ class LogFile:
             raise RuntimeError(f"writing {self.path}: it is open for reading only")
         with self.watched("writing"):
             return self._writer.submit(job)
+
+    def note_append(self, row: int) -> None:
+        """Have those who wait for this partition woken after the transaction; for jobs only."""
+        self._appended.add(row)
 
     def read(self, job: Callable[[Connection], T]) -> T:
         """Run `job` on a connection of its own, closed afterwards, in one view of the file."""
@@ -127,6 +139,12 @@ class LogFile:
         if self._writer is not None:
             self._writer.close()
         self._note("writing", f"{self.path} is closed")
+
+    def _announce(self) -> None:
+        # What a job noted that was taken back wakes somebody for nothing, no more.
+        if self._appended:
+            rows, self._appended = self._appended, set()
+            self.bell.ring(rows)
 
     def _check_tables(self) -> None:
         connection = open_reader(self.path)
@@ -168,12 +186,17 @@ class LogFile:
 
 
 class Waiter:
-    """One thread's way of waiting for news of the file, within a time-out of the clock."""
+    """One thread's way of waiting for news of partitions, within a time-out of the clock.
 
-    def __init__(self, file: LogFile) -> None:
+    Args:
+        file: Where they are.
+        rows: Row ids of the partitions.
+    """
+
+    def __init__(self, file: LogFile, rows: Iterable[int]) -> None:
         self._file = file
         self._event = threading.Event()
-        file.bell.add(self._event)
+        file.bell.add(self._event, rows)
 
     def until(
         self,

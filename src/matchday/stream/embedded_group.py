@@ -230,7 +230,7 @@ class EmbeddedConsumer(Consumer):
         self._assignee = assignee
         self._ids = file.ids_of(topics)
         self._cursors = Cursors(file)
-        self._waiter = Waiter(file)
+        self._waiter = Waiter(file, self._ids.values())
         self._held: set[Partition] = set()
         self._is_paused = False
         self._is_closed = False
