@@ -2,10 +2,11 @@
 
 The deployment is that of `end_to_end` with the dashboard beside it. The age of a reading is
 from its `t`, taken just before it is sent, to the moment at which this program has it: as a
-committed record of `analytics`; as a document found in MongoDB (asked every 10 ms); and, for
-frames of 23 objects sent 25 times a second besides, as positions in the WebSocket of an open
-page. Part one runs at the paced rate, part two sends one scalar a second and nothing else.
-The first `SETTLE_S` of each are left out.
+committed record of `analytics`; as a document found in MongoDB (asked every 10 ms); and in the
+WebSocket of an open page, there as the newest value of its series and, for frames of 23
+objects sent 25 times a second besides, as positions. Part one runs at the paced rate, part two
+sends one scalar a second and nothing else. The first `SETTLE_S` of each are left out. Ends
+with an error where one of these places showed nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from confluent_kafka import Consumer, TopicPartition
-from end_to_end import SETTLE_S, WATCHED, Deployment, deployed, watch
+from end_to_end import SETTLE_S, WATCHED, Deployment, deployed, step, watch
 from harness import Publisher, Servers, running, service
 from pymongo import MongoClient
-from report import BASELINE, OTHER, Figure, arguments, machine, progress, report, systems
+from report import BASELINE, OTHER, OURS, Figure, arguments, machine, progress, report, systems
 from websockets.sync.client import connect
 
 from matchday.domain.topics import PLANS, Topic
@@ -31,35 +32,50 @@ from servers.process import wait_until
 
 FRAMES_PER_S = 25
 POLL_S = 0.05
+IDLE_PER_S = 1
+
+Look: TypeAlias = Callable[[], Mapping[str, Sequence[float]]]
+"""Waits a little and gives the ages in ms of what came, by the name of the place."""
 
 
 class Watcher:
     """A thread that notes ages until it is told to stop."""
 
-    def __init__(self, look: Callable[[], list[float]], *, name: str) -> None:
-        self.ages_ms: list[float] = []
+    def __init__(self, look: Look, *, name: str, places: Sequence[str]) -> None:
+        self.ages_ms: dict[str, list[float]] = {place: [] for place in places}
         self._look = look
+        self._error: BaseException | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         settled_s = time.monotonic() + SETTLE_S
-        while not self._stop.is_set():
-            ages_ms = self._look()
-            if time.monotonic() > settled_s:
-                self.ages_ms += ages_ms
+        try:
+            while not self._stop.is_set():
+                found = self._look()
+                if time.monotonic() > settled_s:
+                    for place, ages_ms in self.ages_ms.items():
+                        ages_ms += found.get(place, ())
+        except BaseException as error:  # noqa: BLE001 - told by `stop`
+            self._error = error
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread.
+
+        Raises:
+            SystemExit: It ended by itself before.
+        """
         self._stop.set()
         self._thread.join()
+        if self._error is not None:
+            raise SystemExit(f"benchmark: {self._thread.name}: {self._error!r}") from self._error
 
 
-def stream_ages(at: Deployment, stack: ExitStack) -> Callable[[], list[float]]:
-    """Give a function that waits for committed readings and gives their ages in ms."""
+def stream_ages(bootstrap: str, stack: ExitStack) -> Look:
+    """Give a function that waits for committed readings and gives their ages."""
     settings = {
-        "bootstrap.servers": at.servers.kafka.bootstrap,
+        "bootstrap.servers": bootstrap,
         "group.id": "benchmark-latency",
         "enable.auto.commit": False,
         "isolation.level": "read_committed",
@@ -70,26 +86,29 @@ def stream_ages(at: Deployment, stack: ExitStack) -> Callable[[], list[float]]:
     plan = PLANS[Topic.ANALYTICS]
     client.assign([TopicPartition(str(plan.topic), one) for one in range(plan.partitions)])
 
-    def look() -> list[float]:
+    def look() -> Mapping[str, Sequence[float]]:
         found = client.consume(1, POLL_S) + client.consume(2000, 0)
         now_ms = time.time() * 1000
         readings = [decode_reading(one.value() or b"") for one in found if one.error() is None]
-        return [now_ms - reading.t_ms for reading in readings]
+        return {"stream": [now_ms - reading.t_ms for reading in readings]}
 
     return look
 
 
-def page_ages(url: str, stack: ExitStack) -> Callable[[], list[float]]:
-    """Give a function that waits for a live message and gives the ages of its frames in ms."""
+def page_ages(url: str, stack: ExitStack) -> Look:
+    """Give a function that waits for a live message and gives the ages of what it shows."""
     live = stack.enter_context(connect(url))
 
-    def look() -> list[float]:
+    def look() -> Mapping[str, Sequence[float]]:
         try:
             message: Mapping[str, Any] = json.loads(live.recv(timeout=POLL_S))
         except TimeoutError:
-            return []
+            return {}
         now_ms = time.time() * 1000
-        return [now_ms - frame["t_ms"] for frame in message.get("frames", ())]
+        return {
+            "page, map": [now_ms - frame["t_ms"] for frame in message.get("frames", ())],
+            "page, values": [now_ms - point["t_ms"] for point in message.get("series", ())],
+        }
 
     return look
 
@@ -97,21 +116,24 @@ def page_ages(url: str, stack: ExitStack) -> Callable[[], list[float]]:
 def run(
     servers: Servers, system: str, *, rate_per_s: float, messages: int, against: Path | None
 ) -> list[Figure]:
-    """Run at a rate; give one figure for each place where readings arrive."""
-    is_busy = rate_per_s > 1
+    """Run at a rate; give one figure for each place where readings arrive.
+
+    Raises:
+        SystemExit: A place where nothing arrived.
+    """
+    is_busy = rate_per_s > IDLE_PER_S
     with ExitStack() as stack:
         at = stack.enter_context(deployed(servers, system, against=against))
         client: MongoClient[dict[str, Any]] = stack.enter_context(
             MongoClient(at.settings["MATCHDAY_STORE__URL"], tz_aware=True)
         )
-        checkout = against if system == OTHER else None
-        page = service(at.directory, at.settings, "dashboard", checkout=checkout)
-        stack.enter_context(running(page))
-        wait_until(lambda: page.links().get("live view", False), what="the page is live")
-        live_url = f"ws://127.0.0.1:{page.port}/api/v1/live?venue=bench-0"
-        watchers = {"stream": Watcher(stream_ages(at, stack), name="stream")}
+        live_url = _live_url(at, stack, checkout=against if system == OTHER else None)
+        shown = ("page, map", "page, values") if is_busy else ("page, values",)
+        watchers = [
+            Watcher(stream_ages(servers.kafka.bootstrap, stack), name="stream", places=("stream",)),
+            Watcher(page_ages(live_url, stack), name="page", places=shown),
+        ]
         if is_busy:
-            watchers["page"] = Watcher(page_ages(live_url, stack), name="page")
             frame_count = int(messages / rate_per_s * FRAMES_PER_S)
             options = {"messages": frame_count, "rate": FRAMES_PER_S, "sources": 1}
             frames = Publisher(at.port, **options, kind="frame")
@@ -120,19 +142,33 @@ def run(
         publisher = Publisher(
             at.port, messages=messages, rate=rate_per_s, sources=100 if is_busy else 1
         )
+        stack.callback(publisher.kill)
         publisher.go()
         began_s = time.monotonic()
         sources = WATCHED if is_busy else WATCHED[:1]
         ages = {"store": watch(client[at.database]["sensors"], publisher, sources=sources)}
         seconds = time.monotonic() - began_s
-        for name, watcher in watchers.items():
+        for watcher in watchers:
             watcher.stop()
-            ages[name] = watcher.ages_ms
+            ages |= watcher.ages_ms
+    empty = [name for name, found in ages.items() if not found]
+    if empty:
+        raise SystemExit(
+            f"benchmark: {system} at {rate_per_s:g}/s: nothing seen in {', '.join(empty)} after "
+            f"the first {SETTLE_S:g} s of {messages} messages"
+        )
     return [
         _figure(f"{system}, {name}", sorted(ages[name]), seconds)
-        for name in ("stream", "store", "page")
-        if ages.get(name)
+        for name in ("stream", "store", *shown)
     ]
+
+
+def _live_url(at: Deployment, stack: ExitStack, *, checkout: Path | None) -> str:
+    """Run the dashboard and give the address of its live view."""
+    page = service(at.directory, at.settings, "dashboard", checkout=checkout)
+    stack.enter_context(running(page))
+    wait_until(lambda: page.links().get("live view", False), what="the page is live")
+    return f"ws://127.0.0.1:{page.port}/api/v1/live?venue=bench-0"
 
 
 def _figure(name: str, ages_ms: list[float], seconds: float) -> Figure:
@@ -151,6 +187,9 @@ def main() -> None:
     busy: list[Figure] = []
     idle: list[Figure] = []
     with Servers(mongo=True) as servers:
+        progress("warming the servers up")
+        with deployed(servers, OURS) as at:
+            step(at, rate_per_s=5000, seconds=4, seq_first=1)
         for number in range(given.rounds):
             for system in systems(given, round_number=number):
                 if system == BASELINE:
@@ -158,7 +197,7 @@ def main() -> None:
                 progress(f"round {number + 1}: {system} at {given.paced_rate}/s, then at 1/s")
                 options = {"rate_per_s": given.paced_rate, "messages": given.paced_messages}
                 busy += run(servers, system, **options, against=given.against)
-                options = {"rate_per_s": 1, "messages": given.idle_messages}
+                options = {"rate_per_s": IDLE_PER_S, "messages": given.idle_messages}
                 idle += run(servers, system, **options, against=given.against)
     parts = {
         f"{given.paced_rate:,} scalars and {FRAMES_PER_S} frames a second": busy,

@@ -36,9 +36,9 @@ from matchday.ports import Deliveries, PartitionWrite, StreamRecord
 from matchday.protocols.cells import Piece, pieces
 from matchday.protocols.redelivery import Doubt
 from matchday.store.batch import Batch as StoreBatch
-from matchday.store.documents import rows_of
-from matchday.store.mongo_cells import document_ids
+from matchday.store.mongo_cells import documents_of
 from matchday.store.mongo_ledger import Part
+from matchday.store.rows import rows_of
 
 MESSAGES = 20_000
 TICK = 1000
@@ -173,15 +173,14 @@ class Steps:
 
 def _cell(piece: Piece) -> dict[str, Any]:
     """Give what one insert carries, as `store.mongo_fence` puts it together."""
-    ids = document_ids(0, piece)
-    documents = [{"_id": one, **row.document} for one, row in zip(ids, piece.rows, strict=True)]
-    return {"documents": documents, "stmtIds": piece.numbers}
+    return {"documents": documents_of(0, piece), "stmtIds": piece.numbers}
 
 
 def _of_checkout(checkout: Path) -> dict[str, float]:
-    """Take one round in a process that imports another checkout's package."""
-    path = os.pathsep.join((str(checkout / "src"), str(Path(__file__).parent)))
-    words = [sys.executable, __file__, "--json", "--rounds=2"]
+    """Take one round in a process of another checkout, by its own idea of the steps."""
+    scripts = checkout / "benchmarks"
+    path = os.pathsep.join((str(checkout / "src"), str(scripts)))
+    words = [sys.executable, str(scripts / "steps.py"), "--json", "--rounds=2"]
     environment = {**os.environ, "PYTHONPATH": path}
     said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     return dict(json.loads(said.stdout))

@@ -109,11 +109,13 @@ def stream(tmp_path: Path) -> Iterator[LossyStream]:
 class Running:
     """A bridge in its thread."""
 
-    def __init__(self, stream: EmbeddedStream, feed: HandFeed) -> None:
+    def __init__(
+        self, stream: EmbeddedStream, feed: HandFeed, *, policy: BridgePolicy | None = None
+    ) -> None:
         self.bridge = Bridge(
             lambda: feed,
             stream,
-            policy=BridgePolicy(tick_s=0.005),
+            policy=policy or BridgePolicy(tick_s=0.005),
             adapters=Adapters(),
             gate=GatePolicy(),
             clock=CLOCK,
@@ -174,6 +176,19 @@ def test_lost_request_or_answer_stores_the_tick_once_and_then_acknowledges(strea
     running.end()
     assert seqs(stream) == [1, 2, 3]
     assert counted(stream) == Counts(accepted=3)
+
+
+def test_a_busy_feed_that_gives_no_more_is_not_kept_waiting_for_the_tick(stream):
+    feed = HandFeed()
+    running = Running(stream, feed, policy=BridgePolicy(tick_s=60.0, receive_max=8))
+    feed.hand(*(reading(seq) for seq in range(1, 5)))
+    wait_until(lambda: len(feed.acknowledged) == 4, what="the first go at once")
+    feed.hand(*(reading(seq) for seq in range(5, 13)))
+    wait_until(lambda: len(feed.acknowledged) == 12, what="a full window goes at once")
+    feed.hand(reading(13), reading(14))
+    wait_until(lambda: len(feed.acknowledged) == 14, what="so do the last before a silence")
+    running.end()
+    assert seqs(stream) == list(range(1, 15))
 
 
 def test_nothing_is_acknowledged_while_the_stream_does_not_answer(stream):
@@ -270,6 +285,30 @@ def test_text_delivered_again_on_a_new_connection_is_a_duplicate(stream):
     wait_until(lambda: len(feed.acknowledged) == 2, what="it is acknowledged again")
     running.end()
     assert counted(stream) == Counts(accepted=1, duplicate=1)
+
+
+class StepFeed(HandFeed):
+    """A feed that gives one batch at a time, as a broker's does."""
+
+    def receive(self, *, timeout_s: float) -> list[Deliveries]:
+        with self._arrived:
+            self._arrived.wait_for(lambda: bool(self._waiting), timeout_s)
+            return [self._waiting.pop(0)] if self._waiting else []
+
+
+@pytest.mark.parametrize("kind", [HandFeed, StepFeed])
+def test_text_delivered_again_within_one_tick_of_a_busy_feed_is_a_duplicate(stream, kind):
+    feed = kind()
+    running = Running(stream, feed, policy=BridgePolicy(tick_s=0.3, receive_max=8))
+    feed.hand(*(reading(seq) for seq in range(1, 5)))
+    wait_until(lambda: len(feed.acknowledged) == 4, what="the feed is busy")
+    with feed._arrived:
+        feed.hand(b"Distance: 1", topic="sensor/data", connection=1)
+        feed.hand(b"Distance: 1", topic="sensor/data", connection=2)
+        feed.hand(b"Distance: 2", topic="sensor/data", connection=3)
+    wait_until(lambda: len(feed.acknowledged) == 7, what="all three are acknowledged")
+    running.end()
+    assert counted(stream) == Counts(accepted=6, duplicate=1)
 
 
 class PausingProducer(LossyProducer):

@@ -20,8 +20,8 @@ from matchday.ingest.adapters import Adapters
 from matchday.ingest.bridge import Bridge, BridgePolicy
 from matchday.ingest.gate import GatePolicy
 from matchday.ingest.identity import Identities, Verdict
+from matchday.ingest.sweeps import Sweeps
 from matchday.ingest.tails import names_since, tail_of
-from matchday.ingest.tick import snapshot_outputs
 from matchday.ingest.warmup import warm
 from matchday.ports import Deliveries, LinkState, Record, Start
 from matchday.protocols.redelivery import Doubt
@@ -55,8 +55,9 @@ class Ground:
         ledger = LedgerRecord(slot=slot, tick=name, ts=iso_from_ms(now_ms), counts=counts)
         records = [Record(slot.encode(), encode_ledger(ledger))]
         if with_snapshot:
-            last = {source: {NUMBERING: (seqs[-1], 1000 * seqs[-1])}}
-            records += snapshot_outputs(last, slot=slot, tick=name, ts_ms=now_ms)
+            known = Identities(window_ms=WINDOW_MS, entries_min=1)
+            known.observe_number(source, NUMBERING, seqs[-1], 1000 * seqs[-1])
+            records += Sweeps(known).records(slot=slot, tick=name, ts_ms=now_ms, now_s=0.0)
         self._producers[slot].commit(
             {
                 Topic.ANALYTICS: [Record(b"k", encode_reading(one)) for one in readings],
@@ -77,6 +78,13 @@ class Ground:
             entries_min=1,
         )
         return identities
+
+
+def last_numbers(identities: Identities) -> dict[str, dict[str, tuple[int, int]]]:
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    keys = identities.keys()
+    identities.tell(keys, 0, len(keys), into=found, most=len(keys), is_whole=True)
+    return found
 
 
 @pytest.fixture
@@ -120,9 +128,9 @@ def test_last_numbers_are_those_of_own_sources_and_of_sources_that_came(ground: 
     ground.tick("a", "s", [1, 2, 3], with_snapshot=True)
     ground.tick("b", "other", [1], with_snapshot=True)
     identities = ground.warmed("b")
-    assert set(identities.last_numbers()) == {"other"}
+    assert set(last_numbers(identities)) == {"other"}
     identities.observe_number("s", NUMBERING, 4, 4000)
-    assert identities.last_numbers()["s"] == {NUMBERING: (4, 4000)}
+    assert last_numbers(identities)["s"] == {NUMBERING: (4, 4000)}
 
 
 def test_sources_of_other_slots_are_forgotten_after_two_windows(ground: Ground):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+from matchday.ingest import identity
 from matchday.ingest.adapters import ROUTE_CHARS_MAX, ROUTES_MAX, Adapters, RefusedSources
 from matchday.ingest.identity import HOLES_MAX, Identities, Verdict
 
@@ -92,3 +93,26 @@ def test_refused_topics_are_named_up_to_a_bound():
     names = {sources.name(f"rubbish/{number}") for number in range(5000)}
     assert len(names) == 1001
     assert "topic:other" in names
+
+
+def test_a_great_many_numberings_age_some_with_each_turn_and_none_too_early(monkeypatch):
+    monkeypatch.setattr(identity, "AGED_PER_TURN", 10)
+    identities = Identities(window_ms=WINDOW_MS, entries_min=0)
+    for number in range(95):
+        identities.observe_number(f"s{number}", "q", 1, 1)
+    at_ms = 0
+    for turn in range(25):
+        # A tick in each tenth of a window: ten ticks to go through all, then a window's pause.
+        at_ms = turn * WINDOW_MS // 10
+        identities.turn(at_ms)
+        for number in range(95):
+            identities.observe_number(f"s{number}", "q", 2 + turn, at_ms)
+            older = max(2, 2 + turn - 10)
+            verdict, _ = identities.observe_number(
+                f"s{number}", "q", older, (older - 2) * WINDOW_MS // 10
+            )
+            assert verdict is Verdict.DUPLICATE, (turn, number)
+    for _ in range(200):
+        at_ms += WINDOW_MS // 10
+        identities.turn(at_ms)
+    assert identities.observe_number("s7", "q", 2, 0)[0] is Verdict.STRAGGLER

@@ -66,6 +66,20 @@ class TailEntry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     digest: str
 
 
+class SweepPiece(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Which part of a sweep through all last numbers a record holds (`ingest.sweeps`).
+
+    Attributes:
+        is_whole: The sweep writes all numberings, not only those that changed.
+        is_first: It begins with this piece.
+        is_last: It ends with this piece.
+    """
+
+    is_whole: bool
+    is_first: bool
+    is_last: bool
+
+
 class LedgerRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     """The value of one `ledger` record: the counts of one ingest tick.
 
@@ -76,7 +90,8 @@ class LedgerRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         ts: Arrival time of the tick, ISO 8601.
         counts: What the tick adds, by source.
         tail: Deliveries of the tick without content identity.
-        last_seq: Last number by source and numbering, in a snapshot record only.
+        last_seq: Last number and its event time by source and numbering, in a piece only.
+        sweep: Which piece of a sweep through all last numbers it is, if any.
         format: Version of this encoding.
     """
 
@@ -86,6 +101,7 @@ class LedgerRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     counts: dict[str, Counts] = {}
     tail: tuple[TailEntry, ...] = ()
     last_seq: dict[str, dict[str, tuple[int, int]]] = {}
+    sweep: SweepPiece | None = None
     format: int = 1
 
 

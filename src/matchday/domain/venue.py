@@ -113,7 +113,13 @@ def read_venue(path: Path) -> Venue:
     """
     try:
         venue = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Venue)
-    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        RecursionError,
+        tomllib.TOMLDecodeError,
+        msgspec.ValidationError,
+    ) as error:
         raise ConfigError(f"reading venue {path}: {error}") from error
     if venue.format > FORMAT:
         raise ConfigError(f"reading venue {path}: format {venue.format} above {FORMAT}")

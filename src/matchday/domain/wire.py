@@ -145,6 +145,23 @@ def encode_reading(reading: Reading) -> bytes:
     )
 
 
+def encode_scalar(
+    value: float,
+    ts: str,
+    source: str,
+    quantity: str,
+    unit: str | None,
+    seq: int | None,
+    venue: str | None,
+    session: str | None,
+) -> bytes:
+    """Encode a scalar that states its time, given as ISO 8601, as `encode_reading` would.
+
+    Arguments by position: the one caller makes one for every message.
+    """
+    return _encoder.encode(_ScalarRecord(value, ts, source, quantity, unit, seq, venue, session))
+
+
 def decode_reading(value: bytes) -> Reading:
     """Decode the value of an `analytics` record, ours or the original's `{v, ts, sensor}`.
 

@@ -91,6 +91,7 @@ class Adapters:
             Adapter(topic_filter, name, FORMATS[name], zone)
             for topic_filter, name in (*own, *TABLE)
         ]
+        self._own_filters = tuple(topic_filter for topic_filter, _ in own)
         self._routes: dict[str, Adapter | None] = {}
 
     def decode(self, topic: str, payload: bytes, arrived_ms: int) -> Decoded:
@@ -104,6 +105,10 @@ class Adapters:
         if adapter is None:
             adapter = self._route(topic)
         return adapter.decode(topic, payload, arrived_ms, adapter.zone)
+
+    def is_native(self, topic: str) -> bool:
+        """Tell whether a topic of native shape is taken as native, as the table has it."""
+        return not self._own_filters or self._route(topic).decode is native.decode
 
     def _route(self, topic: str) -> Adapter:
         for adapter in self._adapters:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matchday.clock import Clock
@@ -22,19 +22,21 @@ from matchday.errors import FencedError, UnavailableError
 from matchday.ingest.adapters import Adapters
 from matchday.ingest.gate import GatePolicy
 from matchday.ingest.identity import Identities
+from matchday.ingest.pace import Pace
+from matchday.ingest.sweeps import Sweeps
 from matchday.ingest.tails import names_since
-from matchday.ingest.tick import Sorter, Tick, snapshot_outputs
+from matchday.ingest.tick import Sorter, Tick
 from matchday.ingest.warmup import warm
 from matchday.observe import events
-from matchday.ports import Feed, Partition, Producer, Record, Stream
+from matchday.ports import Deliveries, Feed, Partition, Producer, Record, Stream
 from matchday.protocols.redelivery import Doubt
 from matchday.protocols.ticks import SEARCH_OFFSETS, Do, Ticks
 
 RECEIVE_TIMEOUT_S = 0.25
-SNAPSHOT_EVERY_S = 60.0
-SNAPSHOT_EVERY_TICKS = 3000
-"""A tick costs two offsets of `ledger` on Kafka: with this, the newest snapshot lies within
-`tails.LEDGER_TAIL_COUNT` however short the ticks are."""
+FILL_PAUSE_S = 0.005
+"""Between two looks at a busy feed. Waiting for each message instead costs the broker a third
+more CPU, since it wakes us with every packet. A feed that gave nothing for so long has
+nothing more before an acknowledgement."""
 FLOOD_REFUSED_PER_S = 200.0
 FLOOD_EVENT_EVERY_S = 10.0
 BACKOFF_S_MAX = 5.0
@@ -52,7 +54,8 @@ class BridgePolicy:
     Attributes:
         slot: Name of the slot.
         slot_count: How many slots write to the ledger, this one included.
-        tick_s: Least time between two commits, seconds; a first message goes at once.
+        tick_s: Least time between two commits, seconds; a first message goes at once. At high
+            rates up to twice that, unless `receive_max` messages are there before.
         duplicate_window_ms: How long a reading is remembered, milliseconds.
         receive_max: Most unacknowledged messages; the least number of identities kept.
         payload_bytes_max: Largest payload taken whole, bytes.
@@ -60,7 +63,7 @@ class BridgePolicy:
 
     slot: str = "all"
     slot_count: int = 1
-    tick_s: float = 0.05
+    tick_s: float = 0.025
     duplicate_window_ms: int = 120_000
     receive_max: int = 2000
     payload_bytes_max: int = 12 * 2**20
@@ -108,9 +111,9 @@ class Bridge:
         self._tick = Tick()
         self._outputs: dict[Topic, list[Record]] = {}
         self._ledger_ends: Mapping[Partition, int] = {}
-        self._next_commit_s = 0.0
-        self._next_snapshot_s = 0.0
-        self._snapshot_age_ticks = 0
+        self._ahead: Sequence[Deliveries] = ()
+        self._pace = Pace(tick_s=policy.tick_s, window=policy.receive_max)
+        self._sweeps = Sweeps(self._identities)
         self._flood = _FloodWatch()
         self._held_for: str | None = None
         self.state = "waiting for the stream"
@@ -187,6 +190,7 @@ class Bridge:
         elapsed_s = self._clock.monotonic_s() - began_s
         events.emit(events.IngestWarmed(self._policy.slot, len(identities), elapsed_s))
         self._identities, self._doubt = identities, doubt
+        self._sweeps = Sweeps(identities)
         self._ledger_ends = tail.ends
         return tail.own[-1].tick if tail.own else ""
 
@@ -215,24 +219,57 @@ class Bridge:
             self.state = "running"
         if self._is_held(feed, stop):
             return
-        early_s = self._next_commit_s - self._clock.monotonic_s()
-        if early_s > 0:
-            self._clock.wait(stop, early_s)
         tick = self._tick = Tick()
-        for deliveries in feed.receive(timeout_s=RECEIVE_TIMEOUT_S):
-            self._sorter.take(tick, deliveries)
-        self._next_commit_s = self._clock.monotonic_s() + self._policy.tick_s
-        if tick.deliveries or self._is_snapshot_due(feed):
+        if self._pace.is_busy:
+            self._fill(tick, feed, stop)
+        else:
+            early_s = self._pace.due_s - self._clock.monotonic_s()
+            if early_s > 0:
+                self._clock.wait(stop, early_s)
+        if not tick.deliveries:
+            self._take(tick, self._ahead or feed.receive(timeout_s=RECEIVE_TIMEOUT_S))
+        self._pace.filled(_size(tick), self._clock.monotonic_s())
+        if tick.deliveries or self._is_sweep_due(feed):
             self._attempt = 0
             self._outputs = self._outputs_of(tick, self._ticks.gathered())
 
-    def _is_snapshot_due(self, feed: Feed) -> bool:
+    def _fill(self, tick: Tick, feed: Feed, stop: threading.Event) -> None:
+        """Take messages until no more come without an acknowledgement, two ticks at most.
+
+        What may be unacknowledged is bounded, here and by the broker. At full rate that bound
+        is reached before the tick is due: to wait on would only leave everybody idle.
+        """
+        while (rest_s := self._pace.until_s - self._clock.monotonic_s()) > 0:
+            self._clock.wait(stop, min(rest_s, FILL_PAUSE_S))
+            found = self._ahead or feed.receive(timeout_s=0.0)
+            if not found:
+                return
+            self._take(tick, found)
+            if self._ahead or _size(tick) >= self._policy.receive_max:
+                return
+
+    def _take(self, tick: Tick, found: Sequence[Deliveries]) -> None:
+        """Take what was received into the tick, but of one connection to a broker only.
+
+        On a new one the broker delivers again what it has no acknowledgement for. That is in
+        doubt only once it is committed: so the tick that has it is committed first, and what
+        came on the new connection waits for the next.
+        """
+        self._ahead = ()
+        for at, deliveries in enumerate(found):
+            before = tick.deliveries[-1] if tick.deliveries else deliveries
+            if not deliveries.origin and deliveries.connection != before.connection:
+                self._ahead = found[at:]
+                return
+            self._sorter.take(tick, deliveries)
+
+    def _is_sweep_due(self, feed: Feed) -> bool:
         """Tell whether an idle slot has to leave a sign of itself among those of others.
 
         Only while it is connected, and was for long enough that what the broker had to
         deliver again has come: so nothing from before such a sign is in doubt.
         """
-        if self._policy.slot_count == 1 or self._clock.monotonic_s() < self._next_snapshot_s:
+        if self._policy.slot_count == 1 or not self._sweeps.is_due(self._clock.monotonic_s()):
             return False
         link = feed.link()
         return link.is_up and self._clock.wall_ms() - link.since_ms >= SETTLED_MS
@@ -254,16 +291,16 @@ class Bridge:
         return True
 
     def _outputs_of(self, tick: Tick, name: str) -> dict[Topic, list[Record]]:
-        """Give the records of a tick, now and then with the last number of every source."""
+        """Give the records of a tick, now and then with last numbers of sources."""
         now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic_s()
         outputs = tick.outputs(slot=self._policy.slot, tick=name, ts_ms=now_ms)
-        self._snapshot_age_ticks += 1
-        if now_s >= self._next_snapshot_s or self._snapshot_age_ticks >= SNAPSHOT_EVERY_TICKS:
-            self._next_snapshot_s = now_s + SNAPSHOT_EVERY_S
-            self._snapshot_age_ticks = 0
-            outputs[Topic.LEDGER] += snapshot_outputs(
-                self._identities.last_numbers(), slot=self._policy.slot, tick=name, ts_ms=now_ms
-            )
+        outputs[Topic.LEDGER] += self._sweeps.records(
+            slot=self._policy.slot,
+            tick=name,
+            ts_ms=now_ms,
+            now_s=now_s,
+            tick_bytes=len(outputs[Topic.LEDGER][0].value),
+        )
         return outputs
 
     def _commit(self) -> None:
@@ -326,6 +363,10 @@ class Bridge:
         )
         if flood:
             events.emit(events.RefusalFlood(flood, tick.reasons.most_common(1)[0][0]))
+
+
+def _size(tick: Tick) -> int:
+    return sum(map(len, tick.deliveries))
 
 
 class _FloodWatch:

@@ -10,7 +10,7 @@ caller says what time it is. Does not own what is in doubt by its packet identif
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import Enum
 from hashlib import blake2b
 
@@ -26,6 +26,9 @@ GAP_FILL_SHORT = 16
 
 NUMBERINGS_MAX = 1_000_000
 """Numberings remembered at most, beyond those heard within the last two windows."""
+
+AGED_PER_TURN = 20_000
+"""Numberings whose window is moved in one call of `Identities.turn`: about 10 ms."""
 
 _EVICTED_SHARE = 10
 _HOLE = -(2**62)
@@ -50,9 +53,20 @@ class Numbering:
     Numbers that follow one another cost eight bytes each. `missing` is what the last
     call of `observe` adds to the count of missing numbers; it is -1 when a number that
     was missing has arrived after all. `quiet_turns` counts the marks since its last reading.
+    `is_told` is for the owner, who sets it when it has written `last` down; a reading takes it
+    back.
     """
 
-    __slots__ = ("_base", "_floor", "_is_older_aged", "_older", "_times", "missing", "quiet_turns")
+    __slots__ = (
+        "_base",
+        "_floor",
+        "_is_older_aged",
+        "_older",
+        "_times",
+        "is_told",
+        "missing",
+        "quiet_turns",
+    )
 
     def __init__(self, seq: int, t_ms: int) -> None:
         self._base = seq
@@ -60,6 +74,7 @@ class Numbering:
         self._older: tuple[int, array[int]] | None = None
         self._is_older_aged = False
         self._floor = 0
+        self.is_told = False
         self.missing = 0
         self.quiet_turns = 0
 
@@ -73,6 +88,7 @@ class Numbering:
 
         A gap up to `gap_fill_max` numbers is kept open for late arrivals.
         """
+        self.is_told = False
         self.missing = 0
         place = seq - self._base
         length = len(self._times)
@@ -95,6 +111,14 @@ class Numbering:
             return Verdict.NEW
         self._restart(seq, t_ms)
         return Verdict.RENUMBERED
+
+    def append_next(self, seq: int, t_ms: int) -> bool:
+        """Take the reading in if it is the one after the last; tell whether it was."""
+        if seq - self._base != len(self._times):
+            return False
+        self._times.append(t_ms)
+        self.is_told = False
+        return True
 
     def forget_before_last_mark(self) -> None:
         """Drop what was there at the call before the last one, and set the next mark."""
@@ -167,6 +191,7 @@ class Identities:
         self._holes = 0
         self._older_holes = 0
         self._gap_fill_max = GAP_FILL_MAX
+        self._ageing: list[Numbering] = []
 
     def __len__(self) -> int:
         return len(self._numberings) + len(self._digests) + len(self._older_digests)
@@ -187,6 +212,18 @@ class Identities:
             if self._holes + self._older_holes > HOLES_MAX:
                 self._gap_fill_max = GAP_FILL_SHORT
         return verdict, gap
+
+    def follows(self, source: str, numbering: str, seq: int, t_ms: int) -> bool:
+        """Take in a reading if it is the very next of a known numbering; tell whether it was.
+
+        Otherwise nothing has changed: `observe_number` then says what the reading is. This is
+        its commonest answer, "new" and nothing missing, at a third of the cost.
+        """
+        known = self._numberings.get((source, numbering))
+        if known is None or not known.append_next(seq, t_ms):
+            return False
+        self._entries += 1
+        return True
 
     def observe_content(self, record_value: bytes) -> bool:
         """Take in the encoded record of a reading without number; tell whether it is new.
@@ -216,29 +253,77 @@ class Identities:
             key: known.last for key, known in self._numberings.items() if key[0] not in sources
         }
 
-    def last_numbers(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """Give the last number and its event time by source and numbering, of own sources."""
-        last: dict[str, dict[str, tuple[int, int]]] = {}
-        for (source, numbering), known in self._numberings.items():
-            if self._foreign and self._is_foreign((source, numbering)):
+    def keys(self) -> list[tuple[str, str]]:
+        """Give source and numbering of all that is known, in the order of first sight."""
+        return list(self._numberings)
+
+    def tell(
+        self,
+        keys: Sequence[tuple[str, str]],
+        start: int,
+        end: int,
+        *,
+        into: dict[str, dict[str, tuple[int, int]]],
+        most: int,
+        is_whole: bool,
+    ) -> int:
+        """Write last numbers and their event times down, by source and numbering.
+
+        Args:
+            keys: From `keys`; those forgotten since are left out, and so are foreign ones.
+            start: The first one to look at.
+            end: Where to stop at the latest.
+            into: Gets what is written.
+            most: How many are written at most.
+            is_whole: Also those that have not changed since they were last written.
+
+        Returns:
+            Where to go on.
+        """
+        numberings, foreign = self._numberings, self._foreign
+        for at in range(start, end):
+            key = keys[at]
+            known = numberings.get(key)
+            if known is None or (known.is_told and not is_whole):
                 continue
-            last.setdefault(source, {})[numbering] = known.last
-        return last
+            if foreign and key in foreign and self._is_foreign(key):
+                continue
+            if not most:
+                return at
+            most -= 1
+            known.is_told = True
+            into.setdefault(key[0], {})[key[1]] = known.last
+        return end
 
     def turn(self, arrived_ms: int) -> None:
-        """Forget what is older than two windows, if a window has passed; call once per tick."""
+        """Forget what is older than two windows, if a window has passed; call once per tick.
+
+        Of a great many numberings some with each call. The next window is counted from the
+        end of that, so that between two marks of a numbering there is never less than one.
+        """
+        if self._ageing:
+            self._age(arrived_ms)
+            return
         if self._turned_ms is None or arrived_ms < self._turned_ms:
             self._turned_ms = arrived_ms
         if arrived_ms - self._turned_ms < self._window_ms or self._entries < self._entries_min:
             return
-        self._turned_ms = arrived_ms
         self._entries = 0
         self._older_digests, self._digests = self._digests, set()
         self._older_holes, self._holes = self._holes, 0
         is_free = self._older_holes <= HOLES_MAX // 2
         self._gap_fill_max = GAP_FILL_MAX if is_free else GAP_FILL_SHORT
-        for known in self._numberings.values():
+        self._ageing = list(self._numberings.values())
+        self._age(arrived_ms)
+
+    def _age(self, arrived_ms: int) -> None:
+        due = self._ageing[-AGED_PER_TURN:]
+        del self._ageing[-AGED_PER_TURN:]
+        for known in due:
             known.forget_before_last_mark()
+        if self._ageing:
+            return
+        self._turned_ms = arrived_ms
         if self._foreign:
             self._forget_foreign()
         if len(self._numberings) > self._numberings_max:

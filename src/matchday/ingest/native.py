@@ -45,7 +45,9 @@ class _CountMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     session: str | None = None
 
 
-_decode_scalar = msgspec.json.Decoder(_ScalarMessage).decode
+decode_scalar = msgspec.json.Decoder(_ScalarMessage).decode
+"""Reads the fields of a native scalar; raises one of `DECODE_ERRORS`."""
+
 _decode_positions = msgspec.json.Decoder(_PositionsMessage).decode
 _decode_count = msgspec.json.Decoder(_CountMessage).decode
 
@@ -106,7 +108,7 @@ def instant_ms(t: Instant, arrived_ms: int, zone: tzinfo) -> tuple[int, bool]:
 def _build_scalar(
     venue: str, source: str, payload: bytes, arrived_ms: int, zone: tzinfo
 ) -> Reading:
-    message = _decode_scalar(payload)
+    message = decode_scalar(payload)
     t_ms, is_timed = instant_ms(message.t, arrived_ms, zone)
     return Scalar(
         source,

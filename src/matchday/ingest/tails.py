@@ -14,12 +14,13 @@ import msgspec
 
 from matchday.domain.account import LedgerRecord, decode_ledger
 from matchday.domain.topics import Topic
-from matchday.ingest.tick import begins_snapshot
+from matchday.ingest.sweeps import SweepsRead
 from matchday.ports import Partition, Start, Stream, StreamRecord
 
 LEDGER_TAIL_COUNT = 8000
-"""Ledger offsets read back for each slot: more than `bridge.SNAPSHOT_EVERY_TICKS` ticks with a
-record and Kafka's own mark each, so that the newest snapshot is among them."""
+"""Ledger offsets read back for each slot at first: more than `sweeps.WHOLE_TICKS` ticks with a
+record and Kafka's own mark each, so that a whole sweep through few numberings is among them.
+Of many it is further back."""
 
 TAIL_COUNT_MAX = 512_000
 """Ledger offsets read back at most for a slot that is not found: one that is new, or was
@@ -39,6 +40,7 @@ class Tail:
         all: The records of every slot, oldest first.
         own_ms: Stream time of the slot's newest record; None where it has none.
         newest_ms: Stream time of the newest record of all; None where there is none.
+        sweeps: What the slot's records say of its sweeps.
         begins: Where reading began.
         ends: Where the ledger ended.
     """
@@ -47,22 +49,23 @@ class Tail:
     all: Sequence[LedgerRecord]
     own_ms: int | None
     newest_ms: int | None
+    sweeps: SweepsRead
     begins: Mapping[Partition, int]
     ends: Mapping[Partition, int]
 
 
 def tail_of(stream: Stream, slot: str, *, slot_count: int) -> Tail:
-    """Read back to the slot's newest snapshot, which holds the last numbers of its sources.
+    """Read back to the slot's newest whole sweep, which holds the last numbers of its sources.
 
-    One slot alone cannot be further back than its own ticks reach. Among several it can, and
-    is then looked for further back, up to `TAIL_COUNT_MAX` offsets.
+    One slot alone is hardly ever further back than its own ticks reach. Among several it can
+    be, and is then looked for further back, up to `TAIL_COUNT_MAX` offsets.
 
     Raises:
         UnavailableError: The stream stopped answering; begin again.
     """
 
     def is_enough(tail: Tail) -> bool:
-        return slot_count == 1 or any(begins_snapshot(record.tick) for record in tail.own)
+        return tail.sweeps.is_whole or (slot_count == 1 and not tail.own)
 
     count = LEDGER_TAIL_COUNT * slot_count
     return _read_back(stream, slot, is_enough, count=count, count_max=TAIL_COUNT_MAX)
@@ -139,9 +142,8 @@ def _read(stream: Stream, slot: str, count: int, since: Mapping[Partition, int])
         ends = dict(reader.offsets())
     finally:
         reader.close()
-    own: list[LedgerRecord] = []
+    own: list[tuple[int, LedgerRecord]] = []
     every: list[LedgerRecord] = []
-    own_ms = None
     for record in records:
         if record.offset < since.get(Partition(record.topic, record.partition), 0):
             continue
@@ -151,10 +153,17 @@ def _read(stream: Stream, slot: str, count: int, since: Mapping[Partition, int])
             continue  # written by another program; persist reports and dead-letters it
         every.append(decoded)
         if decoded.slot == slot:
-            own.append(decoded)
-            own_ms = record.time_ms
+            own.append((record.time_ms, decoded))
     newest_ms = max((record.time_ms for record in records), default=None)
-    return Tail(own, every, own_ms, newest_ms, begins, ends)
+    return Tail(
+        own=[decoded for _, decoded in own],
+        all=every,
+        own_ms=own[-1][0] if own else None,
+        newest_ms=newest_ms,
+        sweeps=SweepsRead(own),
+        begins=begins,
+        ends=ends,
+    )
 
 
 def _beginning(stream: Stream) -> Mapping[Partition, int]:

@@ -8,7 +8,6 @@ refused messages for `dead_letters`, and one record of counts for `ledger`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -21,9 +20,9 @@ from matchday.errors import RefusedError
 from matchday.ingest.adapters import Adapters, RefusedSources
 from matchday.ingest.gate import GatePolicy, check
 from matchday.ingest.identity import Identities, Verdict, digest_of
+from matchday.ingest.steady import Steady
 from matchday.ports import Deliveries, Record
 from matchday.protocols.redelivery import Doubt
-from matchday.protocols.ticks import SNAPSHOT_MARK
 
 TRUNCATED_BYTES = 64 * 1024
 """How much of a message above `payload_bytes_max` a dead letter keeps."""
@@ -83,34 +82,47 @@ class Sorter:
         self._doubt = doubt
         self._payload_bytes_max = payload_bytes_max
         self._refused_sources = RefusedSources()
+        self._steady = Steady(adapters=adapters, gate=gate, identities=identities)
 
     def take(self, tick: Tick, deliveries: Deliveries) -> None:
         """Decide the fate of every message of a batch and note it in the tick."""
         arrived_ms, origin = deliveries.arrived_ms, deliveries.origin
-        decode, gate, bytes_max = self._adapters.decode, self._gate, self._payload_bytes_max
         self._doubt.connected(origin, deliveries.connection)
-        for topic, payload, packet_id in zip(
-            deliveries.topics, deliveries.payloads, deliveries.packet_ids, strict=True
-        ):
-            try:
-                if len(payload) > bytes_max:
-                    raise RefusedError("too_large", f"{len(payload)} bytes above {bytes_max}")
-                readings, unknown_fields = decode(topic, payload, arrived_ms)
-                for reading in readings:
-                    check(reading, arrived_ms=arrived_ms, policy=gate)
-            except RefusedError as error:
-                self._refuse(tick, topic, payload, error, arrived_ms)
-                continue
-            delivery = (origin, packet_id, topic, payload)
-            for reading in readings:
-                counts = tick.counts.get(reading.source)
-                if counts is None:
-                    counts = tick.counts[reading.source] = Counts()
-                if unknown_fields:
-                    counts.unknown_fields += unknown_fields
-                    unknown_fields = 0
-                self._accept(tick, reading, counts, delivery)
+
+        def other_way(topic: str, payload: bytes, packet_id: int) -> None:
+            self._take_one(tick, (origin, packet_id, topic, payload), arrived_ms)
+
+        if max(map(len, deliveries.payloads), default=0) <= self._payload_bytes_max:
+            self._steady.take(deliveries, tick.counts, tick.analytics.append, other_way)
+        else:
+            for topic, payload, packet_id in zip(
+                deliveries.topics, deliveries.payloads, deliveries.packet_ids, strict=True
+            ):
+                other_way(topic, payload, packet_id)
         tick.deliveries.append(deliveries)
+
+    def _take_one(self, tick: Tick, delivery: tuple[str, int, str, bytes], arrived_ms: int) -> None:
+        """Decide the fate of one message, whatever it is."""
+        _, _, topic, payload = delivery
+        bytes_max = self._payload_bytes_max
+        try:
+            if len(payload) > bytes_max:
+                raise RefusedError("too_large", f"{len(payload)} bytes above {bytes_max}")
+            readings, unknown_fields = self._adapters.decode(topic, payload, arrived_ms)
+            for reading in readings:
+                check(reading, arrived_ms=arrived_ms, policy=self._gate)
+        except RefusedError as error:
+            self._refuse(tick, topic, payload, error, arrived_ms)
+            return
+        for reading in readings:
+            counts = tick.counts.get(reading.source)
+            if counts is None:
+                counts = tick.counts[reading.source] = Counts()
+            if unknown_fields:
+                counts.unknown_fields += unknown_fields
+                unknown_fields = 0
+            self._accept(tick, reading, counts, delivery)
+            self._steady.learn(reading)
 
     def _accept(
         self,
@@ -193,39 +205,3 @@ def dead_letter(
         headers["sha256"] = sha256(payload).hexdigest().encode()
         payload = payload[:TRUNCATED_BYTES]
     return Record(source.encode(), payload, tuple(headers.items()))
-
-
-def begins_snapshot(tick: str) -> bool:
-    """Tell whether the ledger record of this name is the first piece of a snapshot."""
-    return tick.endswith(f"{SNAPSHOT_MARK}0")
-
-
-def snapshot_outputs(
-    last_seq: Mapping[str, Mapping[str, tuple[int, int]]],
-    *,
-    slot: str,
-    tick: str,
-    ts_ms: int,
-    sources_max: int = 5000,
-) -> list[Record]:
-    """Make the ledger records that keep every numbering's last number, in bounded pieces.
-
-    There is a first piece even where nothing is numbered: it marks how far back to read.
-    """
-    names = list(last_seq)
-    return [
-        Record(
-            slot.encode(),
-            encode_ledger(
-                LedgerRecord(
-                    slot=slot,
-                    tick=f"{tick}{SNAPSHOT_MARK}{start // sources_max}",
-                    ts=iso_from_ms(ts_ms),
-                    last_seq={
-                        name: dict(last_seq[name]) for name in names[start : start + sources_max]
-                    },
-                )
-            ),
-        )
-        for start in range(0, max(1, len(names)), sources_max)
-    ]

@@ -19,6 +19,9 @@ SLACK_MS = 60_000
 """How much later than its tick's record a reading may stand in the stream, by the stream's
 clocks: more than a transaction may take, and clocks of brokers differ."""
 
+SWEEP_SLACK_MS = 1000
+"""How much later than a reading the beginning of the sweep that told it may stand."""
+
 _POLL_S = 0.5
 _RECORDS_MAX = 2000
 
@@ -49,13 +52,12 @@ def warm(
     if tail.newest_ms is not None:
         since_ms = tail.newest_ms - window_ms
         if tail.own_ms is not None:
+            own_since_ms = _own_since_ms(tail, tail.own_ms - window_ms)
             own_until_ms = tail.own_ms + SLACK_MS
             if own_until_ms < since_ms:
-                _observe_between(
-                    stream, identities, since_ms=tail.own_ms - window_ms, until_ms=own_until_ms
-                )
+                _observe_between(stream, identities, since_ms=own_since_ms, until_ms=own_until_ms)
             else:
-                since_ms = min(since_ms, tail.own_ms - window_ms)
+                since_ms = min(since_ms, own_since_ms)
         _observe_to_end(stream, identities, since_ms=since_ms, entries_min=entries_min)
     for (source, numbering), last in _last_numbers(tail).items():
         identities.resume(source, numbering, last)
@@ -65,10 +67,17 @@ def warm(
     return tail
 
 
+def _own_since_ms(tail: Tail, window_since_ms: int) -> int:
+    """Give from when on the slot's readings are read: the window, or what no sweep has told."""
+    if tail.sweeps.since_ms is None:
+        return window_since_ms
+    return min(window_since_ms, tail.sweeps.since_ms - SWEEP_SLACK_MS)
+
+
 def _last_numbers(tail: Tail) -> dict[tuple[str, str], tuple[int, int]]:
     """Give the last number and its event time of every numbering, by source and numbering.
 
-    The slot's own newest snapshot says it, unless another slot has had the source since.
+    The slot's own newest sweeps say it, unless another slot has had the source since.
     """
     found: dict[tuple[str, str], tuple[int, int]] = {}
     for tick in tail.own:
