@@ -1,23 +1,73 @@
 """Positions end to end: batched tracking frames, and the shape of the DEBS 2013 challenge.
 
 The deployment is that of `end_to_end`: ingest, persist and analysis as processes of their own
-beside all three servers. Part one raises the rate of frames of 23 objects from 20 venues; part
-two that of messages of one object each, 7 player samples and 8 ball samples a millisecond at
-15,000/s. Sustained means the same as there, and a step ends the ramp when it is not.
+beside all three servers. Part one raises the rate of frames of 23 objects, 25 a second from each
+venue, so that a higher rate is more venues; part two that of messages of one object each, 7
+player samples and 8 ball samples a millisecond at 15,000/s. Sustained means the same as there,
+and a step ends the ramp when it is not. `--frame-rates ""` or `--event-rates ""` leaves a part out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from end_to_end import deployed, ramp, step
+from end_to_end import deployed, step
 from harness import Servers
 from publisher import FRAME_OBJECTS
 from report import BASELINE, Figure, arguments, machine, progress, report, systems
 
-VENUES = 20
-FRAMES_PER_S = (1_000, 1_750, 2_500, 3_500, 4_350, 5_000)
-EVENTS_PER_S = (3_750, 7_500, 11_250, 15_000, 18_750)
+FRAMES_HZ = 25
+FRAMES_PER_S = "1000,1750,2500,3500,4350,5000"
+EVENTS_PER_S = "3750,7500,11250,15000,18750"
+
+Options = Mapping[str, float | str]
+
+
+def frames_at(rate_per_s: int) -> Options:
+    """Give the load of so many frames a second: as many venues as that takes at 25 Hz."""
+    return {"kind": "frame", "sources": rate_per_s // FRAMES_HZ}
+
+
+def events_at(_rate_per_s: int) -> Options:
+    """Give the load of single objects, of one venue whatever their rate."""
+    return {"kind": "event"}
+
+
+def ramp(
+    servers: Servers,
+    system: str,
+    *,
+    rates_per_s: Sequence[int],
+    seconds: int,
+    against: Path | None,
+    load_at: Callable[[int], Options],
+) -> list[Figure]:
+    """Raise the rate until it is not sustained; give a figure per step."""
+    figures: list[Figure] = []
+    with deployed(servers, system, against=against) as at:
+        seq_first = 1
+        for rate_per_s in rates_per_s:
+            progress(f"{system} at {rate_per_s}/s")
+            one, is_sustained = step(
+                at,
+                rate_per_s=rate_per_s,
+                seconds=seconds,
+                seq_first=seq_first,
+                collection="positions",
+                load=load_at(rate_per_s),
+            )
+            seq_first += rate_per_s * seconds
+            figures.append(one)
+            if not is_sustained:
+                break
+    return figures
+
+
+def rates(text: str) -> list[int]:
+    """Read rates separated by commas."""
+    return [int(one) for one in text.split(",") if one]
 
 
 def with_positions(one: Figure, each: int) -> Figure:
@@ -27,44 +77,40 @@ def with_positions(one: Figure, each: int) -> Figure:
 
 def main() -> None:
     """Take the figures and print them."""
-    given = arguments(__doc__, step_seconds=10)
+    given = arguments(__doc__, step_seconds=10, frame_rates=FRAMES_PER_S, event_rates=EVENTS_PER_S)
     machine_is = machine()
-    frames: list[Figure] = []
-    events: list[Figure] = []
+    shapes = (
+        ("frames", rates(given.frame_rates), frames_at, FRAME_OBJECTS),
+        ("single objects", rates(given.event_rates), events_at, 1),
+    )
+    taken: dict[str, list[Figure]] = {name: [] for name, wanted, _, _ in shapes if wanted}
     with Servers(mongo=True) as servers:
         progress("warming the servers up")
-        wanted = [name for name in systems(given) if name != BASELINE]
-        for system in wanted:
-            with deployed(servers, system, against=given.against) as at:
-                step(at, rate_per_s=5000, seconds=4, seq_first=1)
+        with deployed(servers, systems(given)[0], against=given.against) as at:
+            step(at, rate_per_s=5000, seconds=4, seq_first=1)
         for number in range(given.rounds):
-            for system in wanted if number % 2 == 0 else wanted[::-1]:
-                progress(f"round {number + 1}: {system}, frames")
-                taken, _ = ramp(
-                    servers,
-                    system,
-                    seconds=given.step_seconds,
-                    against=given.against,
-                    rates_per_s=FRAMES_PER_S,
-                    collection="positions",
-                    load={"kind": "frame", "sources": VENUES},
-                )
-                frames += [with_positions(one, FRAME_OBJECTS) for one in taken]
-                progress(f"round {number + 1}: {system}, single objects")
-                taken, _ = ramp(
-                    servers,
-                    system,
-                    seconds=given.step_seconds,
-                    against=given.against,
-                    rates_per_s=EVENTS_PER_S,
-                    collection="positions",
-                    load={"kind": "event"},
-                )
-                events += [with_positions(one, 1) for one in taken]
-    parts = {
-        f"frames of {FRAME_OBJECTS} objects (CPU: seconds per 100,000 frames)": frames,
-        "DEBS 2013: one object a message (CPU: seconds per 100,000)": events,
+            for system in systems(given, round_number=number):
+                # The baseline has no analysis, and knows no positions.
+                if system == BASELINE:
+                    continue
+                for name, wanted, load_at, each in shapes:
+                    if not wanted:
+                        continue
+                    progress(f"round {number + 1}: {system}, {name}")
+                    figures = ramp(
+                        servers,
+                        system,
+                        rates_per_s=wanted,
+                        seconds=given.step_seconds,
+                        against=given.against,
+                        load_at=load_at,
+                    )
+                    taken[name] += [with_positions(one, each) for one in figures]
+    titles = {
+        "frames": f"frames of {FRAME_OBJECTS} objects (CPU: seconds per 100,000 frames)",
+        "single objects": "DEBS 2013: one object a message (CPU: seconds per 100,000)",
     }
+    parts = {titles[name]: figures for name, figures in taken.items()}
     report("Positions: sensor -> stored and analysed", machine_is, parts, as_json=given.json)
 
 

@@ -37,7 +37,9 @@ def main() -> None:
     )
     model.fit(rows, seed=20170501)
     note = f"Yosemite outdoor temperature, degC, {len(rows)} readings, facebook/prophet (MIT)"
-    text = reduce_model(model_to_json(model), name="yosemite", note=note)
+    text = reduce_model(
+        model_to_json(model), name="yosemite", note=note, quantity="temperature", unit="degC"
+    )
     (HERE / "yosemite.json").write_text(text, encoding="utf-8")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis_scenario import PLAN, records_of
+from matchday.analysis import windows
 from matchday.analysis.pipeline import PartitionAnalysis
 from matchday.domain.finding import Finding
 from matchday.ports import StreamRecord
@@ -75,6 +77,32 @@ def test_no_finding_is_made_twice(seed: int) -> None:
     ]
     assert identities
     assert len(identities) == len(set(identities))
+
+
+def with_jumping_clock(records: list[StreamRecord], rng: random.Random) -> list[StreamRecord]:
+    """Let the clock of the stream be wrong by far for some stretches."""
+    jumps = {rng.randrange(len(records)): rng.choice((0, 0, 30_000, 100_000)) for _ in range(8)}
+    jumped, off_ms = [], 0
+    for place, record in enumerate(records):
+        off_ms = jumps.get(place, off_ms)
+        jumped.append(msgspec.structs.replace(record, time_ms=record.time_ms + off_ms))
+    return jumped
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    cuts=st.lists(st.integers(1, 899), min_size=1, max_size=8, unique=True),
+    forget_records=st.integers(1, 60),
+)
+# The run without a restart forgot a silent camera at a look that the other did not take.
+def test_silent_track_is_forgotten_at_the_same_record_whoever_reads(
+    seed: int, cuts: list[int], forget_records: int
+) -> None:
+    records = with_jumping_clock(records_of(seed, 900), random.Random(seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "FORGET_RECORDS", forget_records)
+        assert with_restarts(records, sorted(cuts)) == uninterrupted(records)
 
 
 def test_the_scenario_reaches_every_kind_of_finding() -> None:

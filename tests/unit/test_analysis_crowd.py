@@ -7,11 +7,12 @@ from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from matchday.analysis.crowd.density import ZoneDensity, ZoneShape
+from matchday.analysis.crowd.density import ZoneDensity, ZoneShape, is_on_pitch
 from matchday.analysis.pipeline import analyse_recording
 from matchday.analysis.plan import Plan
 from matchday.analysis.policy import AnalysisPolicy
@@ -93,7 +94,20 @@ def test_ray_casting_agrees_with_the_domain_for_any_polygon() -> None:
     zone = ground(*[(float(x), float(y)) for x, y in corners]).zones[0]
     points = rng.uniform(-1, 5, (2_000, 2))
     inside = sum(zone.contains(x, y) for x, y in points)
-    assert ZoneShape(zone).heads(points) == inside
+    shape = ZoneShape(zone)
+    assert shape.heads(points) == inside
+    assert sum(shape.holds(x, y) for x, y in points.tolist()) == inside
+
+
+@pytest.mark.parametrize("shape", ["rectangle", "oval"])
+def test_points_are_on_the_pitch_one_by_one_and_together(
+    shape: Literal["rectangle", "oval"],
+) -> None:
+    pitch = Pitch(shape, 100.0, 60.0)
+    points = np.random.default_rng(3).uniform(-60, 60, (500, 2))
+    together = is_on_pitch(pitch, points[:, 0], points[:, 1]).tolist()
+    assert together == [is_on_pitch(pitch, x, y) for x, y in points.tolist()]
+    assert together == [pitch.contains(x, y) for x, y in points.tolist()]
 
 
 SQUARE = ground((0, 0), (2, 0), (2, 2), (0, 2))

@@ -6,15 +6,18 @@ import csv
 import gzip
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from matchday.analysis.pipeline import PartitionAnalysis, analyse_recording
 from matchday.analysis.plan import Plan
-from matchday.analysis.players.kinematics import RING, Motion, MotionPolicy, Step
+from matchday.analysis.players.metrics import PlayerMetrics
+from matchday.analysis.players.paths import DEPTH, NEVER, MotionPolicy, Paths, Samples, Steps
 from matchday.analysis.policy import AnalysisPolicy
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Positions, TrackedObject
@@ -132,16 +135,47 @@ def test_sums_over_windows_are_the_whole() -> None:
 # --- by hand --------------------------------------------------------------------------------
 
 
-def run(
-    places: list[tuple[float, float]], *, step_ms: int = 40, motion: Motion | None = None
-) -> list[Step]:
-    motion = motion or Motion(MotionPolicy())
+class Step(NamedTuple):
+    t_ms: float
+    distance_m: float
+    time_s: float
+    speed_mps: float
+
+
+class Runner:
+    """The paths of one entity, sample by sample, as if nothing ever waited."""
+
+    def __init__(self) -> None:
+        self._paths = Paths(MotionPolicy())
+        self._paths.grow(1)
+        self._count = 0
+
+    def see(self, t_ms: int, place: tuple[float, float]) -> list[Step]:
+        numbers = (float(t_ms), *place, self._count, float(t_ms))
+        self._count += 1
+        samples = Samples(np.zeros(1, dtype=np.intp), *(np.array([one]) for one in numbers))
+        return [step for steps in self._paths.advance(samples) for step in rows(steps)]
+
+    def end(self) -> list[Step]:
+        return rows(self._paths.finish(np.zeros(1, dtype=np.intp)))
+
+    def since(self) -> int:
+        return self._paths.since()
+
+
+def rows(steps: Steps) -> list[Step]:
+    columns = (steps.t_ms, steps.distance_m, steps.time_s, steps.speed_mps)
+    return [Step(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def run(places: list[tuple[float, float]], *, step_ms: int = 40) -> list[Step]:
+    runner = Runner()
     steps = [
         step
         for index, place in enumerate(places)
-        for step in motion.frame(T0 + step_ms * index, ["a"], np.array([place]), offset=index)
+        for step in runner.see(T0 + step_ms * index, place)
     ]
-    return steps + motion.end()
+    return steps + runner.end()
 
 
 def way(steps: list[Step]) -> float:
@@ -159,10 +193,10 @@ def test_steady_runner_has_exact_speed_and_distance_at_every_rate(step_ms: int) 
 
 @pytest.mark.parametrize(("step_ms", "delay_ms"), [(40, 320), (100, 300), (1000, 1000)])
 def test_speed_comes_with_the_stated_delay(step_ms: int, delay_ms: int) -> None:
-    motion = Motion(MotionPolicy())
+    runner = Runner()
     for index in range(40):
         now_ms = T0 + step_ms * index
-        steps = motion.frame(now_ms, ["a"], np.array([[0.0, 0.0]]), offset=index)
+        steps = runner.see(now_ms, (0.0, 0.0))
         if steps:
             assert [now_ms - step.t_ms for step in steps] == [delay_ms]
 
@@ -189,51 +223,65 @@ def test_jump_that_stays_begins_a_new_path_without_way_across() -> None:
 
 
 def test_nothing_is_measured_across_a_gap() -> None:
-    motion = Motion(MotionPolicy())
+    runner = Runner()
     steps = []
     for index in range(100):
         t_ms = T0 + 40 * index + (5_000 if index >= 50 else 0)
-        place = np.array([[0.2 * index + (20.0 if index >= 50 else 0.0), 0.0]])
-        steps += motion.frame(t_ms, ["a"], place, offset=index)
-    steps += motion.end()
+        steps += runner.see(t_ms, (0.2 * index + (20.0 if index >= 50 else 0.0), 0.0))
+    steps += runner.end()
     assert len(steps) == 100
     assert way(steps) == pytest.approx(0.2 * 98, rel=1e-6)
     assert sum(step.time_s for step in steps) == pytest.approx(0.04 * 98)
 
 
+def test_path_needs_no_more_than_the_samples_its_next_step_depends_on() -> None:
+    runner = Runner()
+    for index in range(500):
+        runner.see(T0 + 40 * index, (0.0, 0.0))
+    # The newest with a speed is 0.32 s old.
+    assert runner.since() == 499 - 8 + 1 - DEPTH
+    runner.end()
+    assert runner.since() == NEVER
+
+
+def whole(readings: Sequence[Positions]) -> dict[str, float]:
+    """Give all that one player did in readings."""
+    analyser = PlayerMetrics(AnalysisPolicy(window_s=3_600), {})
+    for offset, reading in enumerate(readings):
+        assert not analyser.feed(reading, offset=offset, stream_ms=0)
+    (finding,) = analyser.finish()
+    return finding.values
+
+
+def at(t_ms: int, x: float, y: float = 0.0, *, name: str = "a") -> Positions:
+    return Positions(
+        source="tag", t_ms=T0 + t_ms, objects=(TrackedObject(name, x, y, team="home"),)
+    )
+
+
 def test_repeated_and_older_samples_are_ignored() -> None:
-    motion = Motion(MotionPolicy())
-    steps = []
-    for index in range(60):
-        for again_ms in (0, 0, -400):
-            t_ms = T0 + 40 * index + again_ms
-            place = np.array([[0.2 * index, 9.0 if again_ms else 0.0]])
-            steps += motion.frame(t_ms, ["a"], place, offset=index)
-    steps += motion.end()
-    assert way(steps) == pytest.approx(0.2 * 59, rel=1e-6)
+    readings = [
+        at(40 * index + again_ms, 0.2 * index, 9.0 if again_ms else 0.0)
+        for index in range(60)
+        for again_ms in (0, 0, -400)
+    ]
+    assert whole(readings)["distance_m"] == pytest.approx(0.2 * 59, rel=1e-6)
 
 
 def test_fast_source_is_thinned_to_the_rate_the_ring_can_hold() -> None:
-    places = [(0.025 * n, 0.0) for n in range(1_000)]
-    steps = run(places, step_ms=5)
-    assert len(steps) == 250
-    assert way(steps) == pytest.approx(5.0 * 0.02 * 249, rel=1e-6)
+    values = whole([at(5 * n, 0.025 * n) for n in range(1_000)])
+    assert values["time_in_view_s"] == pytest.approx(0.02 * 249)
+    assert values["distance_m"] == pytest.approx(5.0 * 0.02 * 249, rel=1e-6)
 
 
 def test_entities_that_come_and_go_leave_no_state() -> None:
-    motion = Motion(MotionPolicy())
-    for index in range(300):
-        motion.frame(T0 + 2_000 * index, [f"p{index}", "q"], np.zeros((2, 2)), offset=index)
-    assert motion.since() == 299
-    motion.end()
-    assert motion.since() == math.inf
-
-
-def test_rewind_reaches_no_further_than_the_ring() -> None:
-    motion = Motion(MotionPolicy())
-    for index in range(500):
-        motion.frame(T0 + 40 * index, ["a"], np.zeros((1, 2)), offset=index)
-    assert motion.since() == 500 - RING
+    analyser = PlayerMetrics(AnalysisPolicy(), {})
+    for index in range(3_000):
+        for name in (f"p{index}", "q"):
+            analyser.feed(at(2_000 * index, 0.0, name=name), offset=index, stream_ms=0)
+        analyser.settle()
+    assert analyser.rewind(3_000, stream_ms=0) > 2_990
+    assert analyser.row_count <= 64
 
 
 GROUND = Venue(id="demo", name="Demo", pitch=Pitch("rectangle", 100.0, 60.0))

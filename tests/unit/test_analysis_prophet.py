@@ -18,6 +18,8 @@ import pytest
 from matchday.analysis.forecast import prophet_json
 from matchday.analysis.forecast.evaluator import HORIZON, Evaluator
 from matchday.analysis.models import ModelForecast, load_model, reduce_model
+from matchday.analysis.pipeline import PartitionAnalysis
+from matchday.analysis.plan import Plan
 from matchday.domain.instants import ms_from_iso
 from matchday.domain.reading import Count, Scalar
 from matchday.domain.wire import encode_finding
@@ -169,7 +171,7 @@ def test_bundled_model_knows_day_from_night() -> None:
     assert 20 < day < 45
 
 
-def test_model_is_applied_to_each_scalar_as_the_original_did() -> None:
+def test_forecast_of_a_reading_has_the_fields_of_the_original() -> None:
     analyser = ModelForecast(load_model(YOSEMITE))
     at_ms = ms_from_iso("2017-06-10 14:00:00")
     reading = Scalar(source="464fc87d3c5a", t_ms=at_ms, quantity="temperature", value=21.5)
@@ -182,3 +184,52 @@ def test_model_is_applied_to_each_scalar_as_the_original_did() -> None:
     count = Count(source="gate", t_ms=at_ms, zone="gate", entered=1)
     assert analyser.feed(count, offset=1, stream_ms=0) == ()
     assert analyser.rewind(2, stream_ms=0) == 2
+
+
+def scalar(quantity: str, *, unit: str | None = None, value: float = 21.5) -> Scalar:
+    at_ms = ms_from_iso("2017-06-10 14:00:00")
+    return Scalar(source="s", t_ms=at_ms, quantity=quantity, value=value, unit=unit)
+
+
+def test_model_of_temperatures_forecasts_no_pedestrians() -> None:
+    model = load_model(YOSEMITE)
+    assert model.suits(scalar("temperature", unit="degC"))
+    assert model.suits(scalar("Temperature"))
+    assert not model.suits(scalar("temperature", unit="degF"))
+    assert not model.suits(scalar("pedestrians", unit="1/h", value=106.0))
+    assert ModelForecast(model).feed(scalar("pedestrians"), offset=0, stream_ms=0) == ()
+
+
+def test_baseline_takes_what_the_model_is_not_of() -> None:
+    analysis = PartitionAnalysis(Plan(model=load_model(YOSEMITE)))
+    made = [
+        analysis.take(scalar(quantity), offset=offset, stream_ms=0)
+        for offset, quantity in enumerate(("temperature", "pedestrians"))
+    ]
+    assert [len(findings) for findings in made] == [1, 0]
+    assert [status.subject for status in analysis.statuses()] == ["s/pedestrians"]
+
+
+def test_artifact_that_does_not_say_what_it_is_of_is_taken_for_all_as_the_original_did(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "silent.json"
+    path.write_text(golden()["logistic"]["text"], encoding="utf-8")
+    silent = load_model(path)
+    assert silent.suits(scalar("pedestrians"))
+    assert Plan(model=silent).analysers()
+    named = load_model(path, quantity="pedestrians")
+    assert named.suits(scalar("pedestrians"))
+    assert not named.suits(scalar("temperature"))
+
+
+def test_setting_that_contradicts_the_artifact_is_refused() -> None:
+    with pytest.raises(ConfigError, match="it forecasts temperature, not pedestrians"):
+        load_model(YOSEMITE, quantity="pedestrians")
+
+
+def test_reduced_form_says_what_the_model_is_of() -> None:
+    text = reduce_model(golden()["logistic"]["text"], name="x", quantity="footfall", unit="1/h")
+    model = prophet_json.parse(text)
+    assert (model.quantity, model.unit) == ("footfall", "1/h")
+    assert prophet_json.parse(reduce_model(text, name="y")).quantity == "footfall"

@@ -37,7 +37,9 @@ def take(analyser: PlayerMetrics, seen: Seen, *, offset: int) -> list[Finding]:
     reading = Positions(source=seen.source, t_ms=T0 + seen.t_ms, objects=(place,))
     stream_ms = T0 + seen.stream_ms
     findings = list(analyser.pass_time(stream_ms))
-    return findings + list(analyser.feed(reading, offset=offset, stream_ms=stream_ms))
+    completed = analyser.feed(reading, offset=offset, stream_ms=stream_ms)
+    analyser.settle()
+    return findings + list(completed)
 
 
 def findings_from(

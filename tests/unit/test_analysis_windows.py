@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from matchday.analysis import windows
 from matchday.analysis.policy import AnalysisPolicy
 from matchday.analysis.rolling import Moments, WindowStatistics
 from matchday.analysis.windows import FORGET_RECORDS, NEVER_MS
@@ -143,6 +144,29 @@ def test_jump_of_the_streams_clock_opens_no_window_anew() -> None:
     assert len(found) == len(set(found)) == 10
 
 
+def test_silent_track_is_forgotten_alike_by_one_who_never_knew_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other track's own end was a look at all tracks, which only who knew it had taken."""
+    monkeypatch.setattr(windows, "FORGET_RECORDS", 10)
+    policy = AnalysisPolicy(window_s=2, lateness_s=1.5, idle_s=3, forget_s=8)
+    records = [("other", 2_500, 0), ("steady", 500, 100), ("silent", 0, 500)]
+    # Its clock stands still, so that a restart begins with its second record.
+    records += [("steady", 500, stream_ms) for stream_ms in 5 * [9_000] + 6 * [10_100] + [12_100]]
+    records += [("silent", 100, 12_300), ("silent", 9_000, 12_300)]
+
+    def findings(start: int) -> list[Finding]:
+        feeder = Feeder(policy)
+        made = []
+        for source, t_ms, stream_ms in records[start:]:
+            feeder.stream_ms = T0 + stream_ms
+            made.append(feeder.feed(t_ms, source=source))
+        return [one for each in made[-2:] for one in each]
+
+    assert findings(0)
+    assert findings(1) == findings(0)
+
+
 def test_rewind_is_the_first_reading_of_the_oldest_open_window() -> None:
     feeder = Feeder()
     for t in range(0, 25_000, 1_000):
@@ -171,5 +195,5 @@ def test_spread_of_large_values_keeps_its_digits() -> None:
 
 
 def test_lateness_too_short_for_the_speed_filter_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"analysis.lateness_s: 0.5 must be >= 1.28"):
+    with pytest.raises(ConfigError, match=r"analysis.lateness_s: 0.5 must be >= 1.3"):
         AnalysisPolicy(lateness_s=0.5)

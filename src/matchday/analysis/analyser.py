@@ -30,11 +30,17 @@ class Analyser(Protocol):
     def feed(self, reading: Reading, *, offset: int, stream_ms: int) -> Sequence[Finding]:
         """Take the next reading of the partition and give the findings it completes.
 
+        A list that is given may be filled in as late as by the next `settle`: arithmetic is
+        cheaper on many readings at once.
+
         Args:
             reading: Only of the kinds the plan gives this analyser.
             offset: Its offset; rises from call to call.
             stream_ms: When the stream took it, the stream's clock, milliseconds UTC.
         """
+
+    def settle(self) -> None:
+        """Fill in the findings that `feed` has promised; called before anyone looks at them."""
 
     @property
     def deadline_ms(self) -> int:

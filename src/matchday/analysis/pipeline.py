@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from matchday.analysis.analyser import Analyser
 from matchday.analysis.forecast.seasonal import SeasonalForecast, SeriesStatus
 from matchday.analysis.plan import Plan
 from matchday.domain.finding import Finding
-from matchday.domain.reading import Reading, kind_of
+from matchday.domain.reading import Count, Positions, Reading, Scalar
 from matchday.domain.wire import decode_reading
 from matchday.errors import RefusedError
 from matchday.ports import StreamRecord
@@ -40,9 +41,9 @@ class PartitionAnalysis:
     def __init__(self, plan: Plan) -> None:
         made = plan.analysers()
         self._analysers = [analyser for _, analyser in made]
-        self._by_kind = {
-            kind: [analyser for kinds, analyser in made if kind in kinds]
-            for kind in ("scalar", "positions", "count")
+        self._by_type: dict[type[Reading], list[Analyser]] = {
+            kind: [analyser for kinds, analyser in made if name in kinds]
+            for name, kind in (("scalar", Scalar), ("positions", Positions), ("count", Count))
         }
         self._stream_ms = 0
         self._undecodable: list[str] = []
@@ -53,26 +54,21 @@ class PartitionAnalysis:
 
         Records that hold no reading are skipped and remembered in the tally.
         """
-        findings: list[Finding] = []
+        made: list[Sequence[Finding]] = []
         for record in records:
             try:
                 reading = decode_reading(record.value)
             except RefusedError as error:
                 self._undecodable.append(f"offset {record.offset}: {error}")
                 continue
-            findings += self.take(reading, offset=record.offset, stream_ms=record.time_ms)
-        return findings
+            self._feed(reading, record.offset, record.time_ms, made)
+        return self._settled(made)
 
     def take(self, reading: Reading, *, offset: int, stream_ms: int) -> list[Finding]:
         """Take one decoded reading; see `Analyser.feed` for the arguments."""
-        self._stream_ms = stream_ms
-        findings: list[Finding] = []
-        for analyser in self._analysers:
-            if stream_ms >= analyser.deadline_ms:
-                findings += analyser.pass_time(stream_ms)
-        for analyser in self._by_kind[kind_of(reading)]:
-            findings += analyser.feed(reading, offset=offset, stream_ms=stream_ms)
-        return self._usable(findings) if findings else findings
+        made: list[Sequence[Finding]] = []
+        self._feed(reading, offset, stream_ms, made)
+        return self._settled(made)
 
     def finish(self) -> list[Finding]:
         """Close every window, at the end of a recording."""
@@ -111,6 +107,29 @@ class PartitionAnalysis:
         tally = Tally(late, self._undecodable, self._unusable)
         self._undecodable, self._unusable = [], 0
         return tally
+
+    def _feed(
+        self, reading: Reading, offset: int, stream_ms: int, made: list[Sequence[Finding]]
+    ) -> None:
+        """Let the analysers see one reading; adds what they make, or promise, to `made`."""
+        # Nothing falls due while the stream's time stands still.
+        if stream_ms != self._stream_ms:
+            self._stream_ms = stream_ms
+            for analyser in self._analysers:
+                if stream_ms >= analyser.deadline_ms:
+                    made.append(analyser.pass_time(stream_ms))
+        for analyser in self._by_type[type(reading)]:
+            found = analyser.feed(reading, offset=offset, stream_ms=stream_ms)
+            # A promise is a list that is empty still; an empty tuple is nothing.
+            if found or type(found) is list:
+                made.append(found)
+
+    def _settled(self, made: list[Sequence[Finding]]) -> list[Finding]:
+        if not made:
+            return []
+        for analyser in self._analysers:
+            analyser.settle()
+        return self._usable([one for each in made for one in each])
 
     def _usable(self, findings: Sequence[Finding]) -> list[Finding]:
         usable = [one for one in findings if all(map(math.isfinite, one.values.values()))]

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from matchday.analysis.analyser import Analyser
-from matchday.analysis.crowd.density import ZoneDensity
+from matchday.analysis.deferred import Deferred
 from matchday.analysis.forecast.seasonal import SeasonalForecast
 from matchday.analysis.models import LoadedModel, ModelForecast
-from matchday.analysis.players.metrics import PlayerMetrics
 from matchday.analysis.policy import AnalysisPolicy
 from matchday.analysis.rolling import WindowStatistics
 from matchday.domain.venue import Venue
@@ -23,7 +22,7 @@ class Plan:
     Attributes:
         policy: All numbers.
         venues: Known venues by id.
-        model: The artifact applied to scalars; None leaves them to the seasonal baseline.
+        model: The artifact applied to the scalars it suits; the seasonal baseline has the rest.
     """
 
     policy: AnalysisPolicy = field(default_factory=AnalysisPolicy)
@@ -55,11 +54,32 @@ class Row(NamedTuple):
 
 
 def _scalar_baseline(plan: Plan) -> Analyser | None:
-    return SeasonalForecast(plan.policy) if plan.model is None else None
+    model = plan.model
+    if model is None:
+        return SeasonalForecast(plan.policy)
+    return None if model.quantity is None else SeasonalForecast(plan.policy, skips=model.suits)
 
 
 def _model(plan: Plan) -> Analyser | None:
     return None if plan.model is None else ModelForecast(plan.model)
+
+
+def _players(plan: Plan) -> Analyser:
+    def make() -> Analyser:
+        from matchday.analysis.players.metrics import PlayerMetrics
+
+        return PlayerMetrics(plan.policy, plan.venues)
+
+    return Deferred(make)
+
+
+def _density(plan: Plan) -> Analyser:
+    def make() -> Analyser:
+        from matchday.analysis.crowd.density import ZoneDensity
+
+        return ZoneDensity(plan.policy, plan.venues)
+
+    return Deferred(make)
 
 
 TABLE: tuple[Row, ...] = (
@@ -67,6 +87,6 @@ TABLE: tuple[Row, ...] = (
     Row("scalar", "forecast", _scalar_baseline),
     Row("scalar", "forecast", _model),
     Row("count", "forecast", lambda plan: SeasonalForecast(plan.policy)),
-    Row("positions", "player_metric", lambda plan: PlayerMetrics(plan.policy, plan.venues)),
-    Row("positions count", "crowd_metric", lambda plan: ZoneDensity(plan.policy, plan.venues)),
+    Row("positions", "player_metric", _players),
+    Row("positions count", "crowd_metric", _density),
 )

@@ -32,6 +32,8 @@ class AnalysisPolicy:
             does not fit and is not used.
         baseline_coverage_ratio: The share of readings that the band is to contain.
         baseline_forget_s: A series silent for this long starts learning again.
+        baseline_series_max: Beyond so many series in a partition those silent for longest are
+            forgotten; it bounds the memory of sources that never come back.
         rewind_records_max: The baseline forgets readings more than this many records back,
             which bounds how much a restart must read again.
         gap_s: A player unseen for longer than this starts a new path; no distance across.
@@ -55,6 +57,7 @@ class AnalysisPolicy:
     baseline_points_max: int = 400
     baseline_coverage_ratio: float = 0.8
     baseline_forget_s: float = 3 * 86_400.0
+    baseline_series_max: int = 100_000
     rewind_records_max: int = 1_000_000
     gap_s: float = 1.0
     min_step_s: float = 0.02
@@ -80,10 +83,14 @@ class AnalysisPolicy:
             self.baseline_coverage_ratio,
             "< 1",
         )
-        # Speeds come out up to `gap_s` plus the filter's half width after their sample: a
-        # window that closed earlier would lose the end of a path.
-        settled_s = self.gap_s + self.filter_half_width_s
-        _check(self.lateness_s >= settled_s, "lateness_s", self.lateness_s, f">= {settled_s:g}")
+        # The last speed of a path is known at the latest when its entity was not seen for `gap_s`
+        # and the filter's reach: a window that closed earlier would lose the end of a path.
+        settled_s = self.gap_s + self.filter_half_width_s + self.min_step_s
+        is_settled = ms(self.lateness_s) >= ms(settled_s)
+        _check(is_settled, "lateness_s", self.lateness_s, f">= {settled_s:g}")
+        _check(
+            self.gap_s >= self.min_step_s, "gap_s", self.gap_s, f">= min_step_s {self.min_step_s}"
+        )
         samples = self.filter_half_width_s / self.min_step_s
         _check(samples <= 14.5, "filter_half_width_s", self.filter_half_width_s, "<= 14 min_step_s")
 

@@ -88,6 +88,9 @@ class WindowStatistics:
         closed = windows.observe(lane, reading.t_ms, offset=offset)
         return [_finding(item) for item in closed] if closed else ()
 
+    def settle(self) -> None:
+        """Do nothing: no finding is promised."""
+
     def pass_time(self, stream_ms: int) -> Sequence[Finding]:
         """Close the windows of silent tracks; see `Analyser.pass_time`."""
         closed, _ = self._windows.pass_time(stream_ms)

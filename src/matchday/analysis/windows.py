@@ -14,7 +14,8 @@ held. Where it might, the lane notes a *need*: the offset of the cause, and unti
 State is bounded: a track silent for `forget_s` of stream time and for `FORGET_RECORDS` records
 of others is dropped with its watermark. Time alone would not do: where the stream's clock jumps
 ahead, tracks that speak all the time would be dropped too, and would then open windows anew that
-were closed and emitted a moment before.
+were closed and emitted a moment before. Both are measured from the track's last record, and looked
+at as soon as both may be full: whoever has read that record forgets the track at the same one.
 A source whose clock stands still keeps its window open, and so its rewind, until it moves.
 """
 
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from matchday.analysis.analyser import Track
+from matchday.analysis.needs import Needs
 
 A = TypeVar("A")
 
@@ -70,6 +72,8 @@ class Lane(Generic[A]):
     next_end_ms: int = NEVER_MS
     needs: dict[int, int] = field(default_factory=dict)
     open: dict[int, dict[str, Held[A]]] = field(default_factory=dict)
+    is_queued: bool = False
+    is_forgotten: bool = False
 
 
 class Windows(Generic[A]):
@@ -98,8 +102,12 @@ class Windows(Generic[A]):
         self._forget_ms = forget_ms
         self._make = make
         self._lanes: dict[Track, Lane[A]] = {}
+        self._needs: Needs[Lane[A]] = Needs()
         self._late: dict[str, int] = {}
         self._count = 0
+        # When and from which time on a track is to be forgotten that only lacks records of others.
+        self._ripe_count = NEVER_MS
+        self._ripe_ms = NEVER_MS
         self.deadline_ms = NEVER_MS
 
     def lane(self, track: Track, *, stream_ms: int) -> Lane[A]:
@@ -110,6 +118,8 @@ class Windows(Generic[A]):
         lane.seen_ms = stream_ms
         self._count += 1
         lane.seen_count = self._count
+        if self._count >= self._ripe_count:
+            self.deadline_ms = min(self.deadline_ms, self._ripe_ms)
         # A lower bound is enough: `pass_time` looks closer when it is reached.
         if stream_ms + self._idle_ms < self.deadline_ms:
             self.deadline_ms = stream_ms + self._idle_ms
@@ -182,6 +192,8 @@ class Windows(Generic[A]):
         # Of equal times the newest offset counts: the rewind moves on with it.
         if t_ms >= lane.high_ms:
             lane.high_ms, lane.high_offset = t_ms, offset
+            if not lane.is_queued:
+                self._needs.add(lane, offset)
         watermark_ms = lane.high_ms - self._lateness_ms
         if watermark_ms < lane.next_end_ms:
             return []
@@ -209,7 +221,7 @@ class Windows(Generic[A]):
             return [], []
         closed: list[Closed[A]] = []
         forgotten: list[Track] = []
-        self.deadline_ms = NEVER_MS
+        self.deadline_ms = self._ripe_ms = self._ripe_count = NEVER_MS
         for lane in self._lanes.values():
             quiet_ms = max(lane.seen_ms, self._end_of(lane.high_ms))
             if stream_ms >= quiet_ms + self._idle_ms and not self._is_settled(lane):
@@ -223,7 +235,8 @@ class Windows(Generic[A]):
                 if self._count - lane.seen_count >= FORGET_RECORDS:
                     forgotten.append(lane.track)
                 else:
-                    self.deadline_ms = min(self.deadline_ms, stream_ms + self._idle_ms)
+                    self._ripe_count = min(self._ripe_count, lane.seen_count + FORGET_RECORDS)
+                    self._ripe_ms = min(self._ripe_ms, quiet_ms + self._forget_ms)
                 continue
             self.deadline_ms = min(self.deadline_ms, self._next_ms(lane, stream_ms, quiet_ms))
             if self._is_spared(lane, stream_ms):
@@ -231,7 +244,7 @@ class Windows(Generic[A]):
                 if spared is not None:
                     spared(lane)
         for track in forgotten:
-            del self._lanes[track]
+            self._lanes.pop(track).is_forgotten = True
         closed.sort(key=_order)
         return closed, forgotten
 
@@ -243,6 +256,7 @@ class Windows(Generic[A]):
                 before(lane)
             closed += self._close(lane, NEVER_MS)
         self._lanes.clear()
+        self._needs.clear()
         self.deadline_ms = NEVER_MS
         closed.sort(key=_order)
         return closed
@@ -260,12 +274,16 @@ class Windows(Generic[A]):
 
     def rewind(self, next_offset: int) -> int:
         """Give the lowest offset that an open window or a watermark still needs."""
-        return min((self._since(lane) for lane in self._lanes.values()), default=next_offset)
+        since = self._needs.lowest(self._needed)
+        return next_offset if since is None else since
 
     def take_late(self) -> dict[str, int]:
         """Give the late readings per source since the last call."""
         late, self._late = self._late, {}
         return late
+
+    def _needed(self, lane: Lane[A]) -> int | None:
+        return None if lane.is_forgotten else self._since(lane)
 
     def _since(self, lane: Lane[A]) -> int:
         since = lane.high_offset

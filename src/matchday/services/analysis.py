@@ -33,10 +33,13 @@ def plan_of(settings: Settings) -> Plan:
         baseline_seasons=given.baseline_seasons,
         baseline_points_max=given.baseline_points_max,
     )
+    model = None
+    if given.model_path is not None:
+        model = load_model(given.model_path, quantity=given.model_quantity or None)
     return Plan(
         policy=policy,
         venues={venue.id: venue for venue in read_venues(settings)},
-        model=None if given.model_path is None else load_model(given.model_path),
+        model=model,
     )
 
 

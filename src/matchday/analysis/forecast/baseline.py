@@ -14,18 +14,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+# Only series slow enough to have a season come so far; without one there is no numpy.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats: TypeAlias = NDArray[np.float64]
 
 DAY_MS = 86_400_000
 SEASONS_MS = (DAY_MS, 7 * DAY_MS)
 CADENCE_SPAN = 16
 # Stay below 1: an error must fade, or one outlier would shift all that follows.
 PHI_MAX = 0.95
-
-Floats = NDArray[np.float64]
 
 
 class Band(NamedTuple):
@@ -99,6 +101,8 @@ def forecast(
         None while there is too little to judge by: fewer than half a season of readings
         with a partner one season before, or no partner for `t_ms` itself.
     """
+    import numpy as np
+
     times = np.asarray(times_ms, dtype=np.int64)
     levels = np.asarray(values, dtype=np.float64)
     if is_count:
@@ -130,6 +134,8 @@ def _partners(
     times: NDArray[np.int64], levels: Floats, wanted: NDArray[np.int64], tolerance_ms: int
 ) -> Floats:
     """Give the level at the reading nearest to each wanted time, NaN where none is near."""
+    import numpy as np
+
     after = np.searchsorted(times, wanted)
     right = np.minimum(after, len(times) - 1)
     left = np.maximum(after - 1, 0)

@@ -49,6 +49,8 @@ class ProphetModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         version: Of this schema; a newer one is refused.
         name: For people; part of the model's name in findings.
         note: What it was fitted on.
+        quantity: What it forecasts, such as "temperature"; None where nobody said.
+        unit: Unit of what it forecasts, such as "degC"; None where nobody said.
         growth: Shape of the trend.
         start_s: Start of the training data, seconds since 1970, UTC.
         span_s: Length of the training data, seconds: one unit of the model's time t.
@@ -68,6 +70,8 @@ class ProphetModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     version: int = VERSION
     name: str = "prophet"
     note: str = ""
+    quantity: str | None = None
+    unit: str | None = None
     growth: Literal["linear", "logistic", "flat"]
     start_s: float
     span_s: float

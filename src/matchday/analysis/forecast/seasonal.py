@@ -3,14 +3,19 @@
 Owns which readings of a series are remembered, so that a restart finds the same ones; the
 arithmetic is `baseline`. A series of a source starts anew with its session, after a long
 silence, and when its clock jumps back by more than a day (a replay that began again).
+
+Series are kept in the order in which they were last heard of. Beyond `baseline_series_max` the one
+silent for longest is forgotten: a series is, whenever so many others were heard of after it, which
+whoever has read its last reading finds out as well.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from matchday.analysis.forecast.baseline import (
     CADENCE_SPAN,
@@ -21,6 +26,7 @@ from matchday.analysis.forecast.baseline import (
     is_too_frequent,
     season_of,
 )
+from matchday.analysis.needs import Needs
 from matchday.analysis.policy import AnalysisPolicy, ms
 from matchday.analysis.series import Sample, samples_of
 from matchday.analysis.windows import NEVER_MS
@@ -31,6 +37,8 @@ MODEL = "seasonal-baseline/1"
 # Kept beyond the silence that ends a series, so that a correction of the stream's clock
 # cannot make the sweep drop what the next reading would still find alive.
 _SWEEP_MARGIN_MS = 3_600_000
+
+_Key: TypeAlias = tuple[str, str | None, str]
 
 State = Literal["learning", "no_season", "forecasting"]
 
@@ -63,25 +71,44 @@ class _Series:
     values: list[float] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     anchor: int | None = None
+    is_queued: bool = False
+
+    @property
+    def since(self) -> int | None:
+        """Give the lowest offset it needs, None for none."""
+        # The anchor came before all that is learnt.
+        if self.anchor is not None:
+            return self.anchor
+        return self.offsets[0] if self.offsets else None
 
 
 class SeasonalForecast:
     """Forecasts every reading from the last two seasons of its own series.
 
     A reading not newer than the series' newest has no forecast and is not learnt from.
+
+    Args:
+        policy: All numbers.
+        skips: Tells which readings are forecast by something else.
     """
 
     deadline_ms = NEVER_MS
 
-    def __init__(self, policy: AnalysisPolicy) -> None:
+    def __init__(
+        self, policy: AnalysisPolicy, *, skips: Callable[[Reading], bool] | None = None
+    ) -> None:
         self._policy = policy
         declared_s = policy.baseline_season_s
         self._declared_ms = None if declared_s is None else ms(declared_s)
         self._forget_ms = ms(policy.baseline_forget_s)
-        self._series: dict[tuple[str, str | None, str], _Series] = {}
+        self._skips = skips
+        self._series: OrderedDict[_Key, _Series] = OrderedDict()
+        self._needs: Needs[_Series] = Needs()
 
     def feed(self, reading: Reading, *, offset: int, stream_ms: int) -> Sequence[Finding]:
         """Forecast the reading's numbers from earlier ones, then learn them."""
+        if self._skips is not None and self._skips(reading):
+            return ()
         findings: list[Finding] = []
         for sample in samples_of(reading, self._policy):
             series = self._series_for(sample.subject, reading, offset, stream_ms)
@@ -93,7 +120,11 @@ class SeasonalForecast:
             series.times_ms.append(reading.t_ms)
             series.values.append(sample.value)
             series.offsets.append(offset)
+            self._needs.add(series, offset)
         return findings
+
+    def settle(self) -> None:
+        """Do nothing: no finding is promised."""
 
     def pass_time(self, stream_ms: int) -> Sequence[Finding]:
         """Do nothing: forecasts wait for no watermark."""
@@ -102,23 +133,20 @@ class SeasonalForecast:
     def finish(self) -> Sequence[Finding]:
         """Forget everything; nothing is left to emit."""
         self._series.clear()
+        self._needs.clear()
         return ()
 
     def rewind(self, next_offset: int, *, stream_ms: int) -> int:
         """Give the offset of the oldest remembered reading that will be used again."""
+        self._sweep(stream_ms)
         oldest = next_offset - self._policy.rewind_records_max
-        since = next_offset
-        for key in list(self._series):
-            series = self._series[key]
-            if stream_ms > series.seen_ms + self._forget_ms + _SWEEP_MARGIN_MS:
-                del self._series[key]
-                continue
+
+        def needed(series: _Series) -> int | None:
             _drop_before(series, oldest)
-            if series.offsets:
-                since = min(since, series.offsets[0])
-            if series.anchor is not None:
-                since = min(since, series.anchor)
-        return since
+            return series.since
+
+        since = self._needs.lowest(needed)
+        return next_offset if since is None else min(since, next_offset)
 
     def provisional(self) -> Sequence[Finding]:
         """Give nothing: a forecast is final when it is made."""
@@ -141,9 +169,22 @@ class SeasonalForecast:
         ]
         return sorted(found, key=lambda status: status.subject)
 
+    def _sweep(self, stream_ms: int) -> None:
+        """Forget the series that have been silent for so long that they begin anew anyway."""
+        while self._series:
+            key, series = next(iter(self._series.items()))
+            if stream_ms <= series.seen_ms + self._forget_ms + _SWEEP_MARGIN_MS:
+                return
+            self._drop(key)
+
+    def _drop(self, key: _Key) -> None:
+        series = self._series.pop(key)
+        _keep_last(series, 0)
+        series.anchor = None
+
     def _series_for(self, subject: str, reading: Reading, offset: int, stream_ms: int) -> _Series:
         key = (reading.source, reading.venue, subject)
-        series = self._series.get(key)
+        known = series = self._series.get(key)
         if series is not None:
             _drop_before(series, offset - self._policy.rewind_records_max)
             silent_ms = stream_ms - series.seen_ms
@@ -151,10 +192,19 @@ class SeasonalForecast:
                 series = None
             elif series.times_ms and reading.t_ms < series.times_ms[-1] - DAY_MS:
                 # Only with the reading before the jump can a restart see that it was one.
-                series = _Series(reading.session, stream_ms, anchor=series.offsets[-1])
-                self._series[key] = series
+                anchor = series.offsets[-1]
+                series = _Series(reading.session, stream_ms, anchor=anchor)
+                self._needs.add(series, anchor)
         if series is None:
-            series = self._series[key] = _Series(reading.session, stream_ms)
+            series = _Series(reading.session, stream_ms)
+        if known is series:
+            self._series.move_to_end(key)
+        else:
+            if known is not None:
+                self._drop(key)
+            self._series[key] = series
+            if len(self._series) > self._policy.baseline_series_max:
+                self._drop(next(iter(self._series)))
         series.seen_ms = stream_ms
         return series
 
