@@ -71,6 +71,11 @@ class MatchdayService(Server):
             for row in found["links"]
         }
 
+    def is_ready(self) -> bool:
+        """Tell whether it answers and all its links are up."""
+        links = self.links()
+        return bool(links) and all(links.values())
+
     def log(self) -> str:
         """Give all that the process wrote."""
         path = self.process.log_path

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,44 +21,20 @@ from matchday.mqtt.address import parse_address
 from matchday.mqtt.session import BrokerFeed
 from matchday.mqtt.settings import BrokerSettings
 from matchday.stream.kafka import KafkaStream
+from servers.keys import Keys, make_keys, openssl_refusal
 from servers.process import wait_until
 from servers.secured import secured_kafka, secured_mosquitto
 
 pytestmark = [
     pytest.mark.timeout(180),
-    pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make keys with"),
+    pytest.mark.skipif(bool(openssl_refusal()), reason=openssl_refusal()),
 ]
-
-STORE_PASSWORD = "only-for-this-test"
-
-
-@dataclass(frozen=True)
-class Keys:
-    """An authority and a server's key signed by it, for 127.0.0.1; PEM, and PKCS #12 for Java."""
-
-    authority: Path
-    certificate: Path
-    key: Path
-    bundle: Path
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """Make an authority and a key for loopback."""
-    folder = tmp_path_factory.mktemp("keys")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    new_key = ("-newkey", "rsa:2048", "-nodes")
-    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
-    openssl("req", *new_key, "-keyout", "own.key", "-out", "own.csr", "-subj", "/CN=server")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
-    openssl("x509", "-req", "-in", "own.csr", *signed, "-out", "own.pem")
-    bundled = ("-inkey", "own.key", "-in", "own.pem", "-passout", f"pass:{STORE_PASSWORD}")
-    openssl("pkcs12", "-export", *bundled, "-out", "own.p12")
-    return Keys(*(folder / name for name in ("ca.pem", "own.pem", "own.key", "own.p12")))
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 def test_kafkas_works_with_the_authority_and_not_without(
@@ -69,14 +43,7 @@ def test_kafkas_works_with_the_authority_and_not_without(
     need_server("kafka")
     folder = servers_dir("kafka")
     shutil.copy(keys.authority, folder / "ca.pem")
-    properties = {
-        "ssl.keystore.location": str(keys.bundle),
-        "ssl.keystore.password": STORE_PASSWORD,
-        "ssl.keystore.type": "PKCS12",
-        "ssl.truststore.location": str(keys.authority),
-        "ssl.truststore.type": "PEM",
-    }
-    with secured_kafka(folder, encrypted=properties) as server:
+    with secured_kafka(folder, encrypted=keys.of_kafka) as server:
         url = server.url_of("admin").replace("kafka://", "kafkas://")
         trusting = KafkaStream(f"{url}?ca={quote(str(keys.authority))}", clock=SystemClock())
         trusting.prepare()
@@ -98,9 +65,8 @@ def feed_of(
 ) -> Iterator[Callable[[Path | None], BrokerFeed]]:
     """Give a function that connects to a TLS broker, trusting that authority."""
     need_server("mosquitto")
-    encrypted = {"certfile": str(keys.certificate), "keyfile": str(keys.key)}
     made: list[BrokerFeed] = []
-    with secured_mosquitto(servers_dir("mosquitto"), encrypted=encrypted) as server:
+    with secured_mosquitto(servers_dir("mosquitto"), encrypted=keys.of_mosquitto) as server:
         url = server.url_of("ingest").replace("mqtt://", "mqtts://")
 
         def connect(authority: Path | None) -> BrokerFeed:

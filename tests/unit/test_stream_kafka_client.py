@@ -10,7 +10,7 @@ pytest.importorskip("confluent_kafka")
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from matchday.clock import ManualClock
+from matchday.clock import ManualClock, SystemClock
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, FencedError, RefusedError, UnavailableError
 from matchday.observe import logs
@@ -20,6 +20,9 @@ from matchday.stream.kafka_client import ClientLog
 from matchday.stream.kafka_errors import FENCED, REFUSED, kafka_error, translate, unavailable
 from matchday.stream.kafka_link import KafkaLink
 from matchday.stream.kafka_records import bookmark_of, committed_place, convert, size_bytes
+from matchday.stream.kafka_topics import ask_brokers
+from servers.lone_broker import LoneBroker
+from servers.process import LOOPBACK, wait_until
 
 # Errors ---------------------------------------------------------------------------------
 
@@ -118,6 +121,27 @@ def test_link_silent_from_the_start_is_told(capsys: pytest.CaptureFixture[str]) 
     logs.configure(as_json=True, level="debug")
     KafkaLink(clock=ManualClock(), detail="kafka://host:9092").is_silent("refused")
     assert "link_lost" in capsys.readouterr().err
+
+
+def test_broker_that_names_no_broker_yet_ends_nothing_and_is_asked_again() -> None:
+    with LoneBroker() as broker:
+        url = f"kafka://{LOOPBACK}:{broker.port}"
+        stream = KafkaStream(url, clock=SystemClock(), io_timeout_s=1.0)
+        wait_until(lambda: stream.link().is_up, what="the broker was asked")
+        broker.is_counted = False
+        asked_count = broker.asked_count
+
+        def is_asked() -> bool:
+            stream.link()
+            return broker.asked_count >= asked_count + 3
+
+        wait_until(is_asked, what="it was asked again")
+        with pytest.raises(UnavailableError, match="names no broker"):
+            ask_brokers(stream._cluster)
+        assert not stream._cluster.answers()
+        broker.is_counted = True
+        wait_until(lambda: stream.link().is_up, what="the link is up again")
+        assert ask_brokers(stream._cluster) == ["1"]
 
 
 def test_log_line_of_the_library_is_a_debug_event(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,9 @@ from matchday.ports import Feed, Query, Store, Stream
 from matchday.sqlite import DataFolder
 
 EMBEDDED = "embedded:"
-BACKOFF_S_MAX = 5.0
-POLL_INTERVAL_MS_MIN = 30_000
+BACKOFF_S_MAX = 2.0
+"""Longest wait between two tries to prepare: so much later at most than the server is there."""
+POLL_INTERVAL_MS_MIN = 20_000
 """A member may be at work for so long between two polls, at least; see `KafkaStream`."""
 
 
@@ -85,7 +86,7 @@ def open_stream(settings: Settings, *, clock: Clock, read_only: bool = False) ->
             retention_ms=retention_ms,
             session_timeout_ms=session_ms,
             instance=settings.stream.instance,
-            poll_interval_ms_max=max(3 * session_ms, POLL_INTERVAL_MS_MIN),
+            poll_interval_ms_max=max(2 * session_ms, POLL_INTERVAL_MS_MIN),
         )
     raise _unknown("stream.url", url, "embedded: or kafka://host:port")
 
@@ -100,13 +101,20 @@ def open_store(settings: Settings, *, clock: Clock) -> Store:
     if is_embedded(url):
         from matchday.store.embedded import EmbeddedStore
 
+        if settings.store.shape != "timeseries":
+            raise ConfigError(
+                f"opening the store: store.shape = {settings.store.shape!r} is MongoDB's, and"
+                " store.url is embedded: take one of them away"
+            )
         return EmbeddedStore(settings.data_dir, clock=clock)
     if url.startswith(("mongodb://", "mongodb+srv://")):
         try:
             from matchday.store.mongo import MongoStore
         except ImportError as error:
             raise _no_extra("store.url", "mongo") from error
-        return MongoStore(url, clock=clock, database=settings.store.database)
+        return MongoStore(
+            url, clock=clock, database=settings.store.database, shape=settings.store.shape
+        )
     raise _unknown("store.url", url, "embedded: or mongodb://host:port")
 
 
@@ -196,12 +204,8 @@ def read_users(path: Path) -> Users:
     Raises:
         ConfigError: The file cannot be read, or a line has no colon (named by number).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"reading mqtt.users_file {path}: {error.strerror}") from error
     passwords = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_text_of(path, "mqtt.users_file").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         user, colon, password = line.partition(":")
@@ -217,17 +221,30 @@ def read_token(path: Path | None) -> str | None:
     """Read the page's token from its file; None where no file is configured.
 
     Raises:
-        ConfigError: The file cannot be read or the token is shorter than 16 characters.
+        ConfigError: The file cannot be read, or the token is shorter than 16 characters or
+            no printable ASCII, so that no browser could send it.
     """
     if path is None:
         return None
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"reading http.token_file {path}: {error.strerror}") from error
+    token = _text_of(path, "http.token_file").strip()
     if len(token) < 16:
         raise ConfigError(f"reading http.token_file {path}: {len(token)} characters, below 16")
+    if not (token.isascii() and token.isprintable()):
+        raise ConfigError(
+            f"reading http.token_file {path}: the token holds characters that are not printable"
+            " ASCII, which no browser could send"
+        )
     return token
+
+
+def _text_of(path: Path, setting: str) -> str:
+    """Read a file that a setting names; errors name both, never what is in it."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"reading {setting} {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"reading {setting} {path}: byte {error.start} is no UTF-8") from error
 
 
 class Prepared:

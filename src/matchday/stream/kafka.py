@@ -204,8 +204,7 @@ class KafkaStream:
         at most once a second, so that the next call knows better.
         """
         if not self._is_closed:
-            cluster = self._cluster
-            cluster.probe.ask(cluster.admin, timeout_s=cluster.io_timeout_s)
+            self._cluster.probe_link()
         return self._cluster.link.state()
 
     def close(self) -> None:

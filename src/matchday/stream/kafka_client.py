@@ -21,7 +21,10 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    OffsetSpec,
+)
 
 from matchday.clock import Clock
 from matchday.domain.topics import Topic
@@ -42,7 +45,7 @@ from matchday.stream.kafka_url import KafkaAddress
 
 # Reconnecting: the first attempt at once, then doubling with the client's own jitter.
 RECONNECT_MS: Final = 100
-RECONNECT_MS_MAX: Final = 2_000
+RECONNECT_MS_MAX: Final = 1_000
 
 # How much the client reads ahead, kB over all partitions; one larger record still passes.
 READ_AHEAD_KB: Final = 32_768
@@ -120,6 +123,8 @@ class Cluster:
         """
         return {
             **self.address.client_settings(),
+            # The stream makes its topics itself, with the partitions that they have to have.
+            "allow.auto.create.topics": False,
             "client.id": "matchday",
             "error_cb": on_error,
             "logger": ClientLog(),
@@ -180,12 +185,8 @@ class Cluster:
 
     def answers(self) -> bool:
         """Tell within `io_timeout_s` whether the cluster is there."""
-
-        def question(left_s: float) -> None:
-            self.admin.describe_cluster(request_timeout=left_s).result(left_s)
-
         try:
-            self.ask(question, action="asking whether the cluster is there")
+            self.ask(self.brokers, action="asking whether the cluster is there")
         except UnavailableError:
             return False
         return True
@@ -202,8 +203,30 @@ class Cluster:
             return reason
         if error.code() not in DOWN:
             return None
-        self.probe.ask(self.admin, timeout_s=self.io_timeout_s)
+        self.probe_link()
         return self.link.refusal or said(error)
+
+    def probe_link(self) -> None:
+        """Have the cluster asked whether it is there, at most once a second; never waits."""
+        self.probe.ask(self.admin, self._known_topic, timeout_s=self.io_timeout_s)
+
+    def brokers(self, timeout_s: float) -> list[str]:
+        """Give the ids of the brokers that are up, at least one; a question for `ask`.
+
+        Never by the client's `describe_cluster`: see `LinkProbe`.
+        """
+        found = self.admin.list_topics(self._known_topic, timeout=timeout_s).brokers
+        if not found:
+            # It has just been started or woken, and does not count itself yet.
+            raise KafkaException(
+                KafkaError(KafkaError.BROKER_NOT_AVAILABLE, "the cluster names no broker")
+            )
+        return sorted(map(str, found))
+
+    @property
+    def _known_topic(self) -> str:
+        """Give the topic to ask about where the answer is of no interest: the smallest."""
+        return self.name_of(Topic.SLOTS)
 
     def _learn_leaders(self, timeout_s: float) -> None:
         # The client for questions takes the leaders that it knows for granted, for minutes
@@ -288,7 +311,6 @@ def reading_settings() -> dict[str, Any]:
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        "allow.auto.create.topics": False,
         # Else damage on the way that TCP did not notice is taken for what somebody wrote.
         "check.crcs": True,
         "queued.max.messages.kbytes": READ_AHEAD_KB,

@@ -33,10 +33,11 @@ _EXPIRED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OU
 class KafkaConsumer:
     """A group member; see `matchday.ports.Consumer` for the contract.
 
-    `poll` may also raise FencedError, once and for good, where another member came under
-    the same instance name, and ConfigError where a partition ends before the group's own
-    bookmark: then the cluster has lost records that it had confirmed, or the topic was made
-    anew, and only a person can say from where to go on.
+    `poll` gives nothing while nobody answers: the link tells of that, once. It may also raise
+    FencedError, once and for good, where another member came under the same instance name, and
+    ConfigError where a partition ends before the group's own bookmark: then the cluster has
+    lost records that it had confirmed, or the topic was made anew, and only a person can say
+    from where to go on.
     """
 
     def __init__(
@@ -285,7 +286,11 @@ class KafkaConsumer:
     def _heard(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error
-        self._trouble = self._cluster.heard(error) or self._trouble
+        why = self._cluster.heard(error)
+        # Heard with each attempt to connect, so that who reads would see the stream go and
+        # come every second.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self._cluster.link.refusal:
+            self._trouble = why or self._trouble
 
     def _tell_trouble(self, *, had_records: bool) -> None:
         trouble, self._trouble = self._trouble, None

@@ -10,13 +10,13 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from matchday.clock import Clock
 from matchday.observe.events import LinkLost, LinkRestored, emit
 from matchday.ports import LinkState
-from matchday.stream.kafka_errors import LOGIN_REFUSED, denial, said
+from matchday.stream.kafka_errors import LOGIN_REFUSED, denial, kafka_error, said
 
 LINK: Final = "stream"
 PROBE_INTERVAL_S: Final = 1.0
@@ -94,6 +94,12 @@ class KafkaLink:
 class LinkProbe:
     """Asks the cluster whether it is there, without waiting for the answer.
 
+    It asks for a topic, whether or not that exists or may be seen: each of these is an answer.
+    Asking for the cluster itself would be simpler, and ends the process now and then: a broker
+    that has just been started or woken may name no broker at all, not even itself, and
+    librdkafka (2.16, `rd_kafka_DescribeClusterResponse_parse`) takes such an answer for neither
+    a result nor an error, and aborts.
+
     The answer comes in a thread of the client library, which must never be the one that
     lets go of a client last: the library ends the process for that. So this object, which
     the thread holds on to, holds no client.
@@ -106,7 +112,7 @@ class LinkProbe:
         self._is_asking = False
         self._asked_s = clock.monotonic_s() - PROBE_INTERVAL_S
 
-    def ask(self, admin: AdminClient, *, timeout_s: float) -> None:
+    def ask(self, admin: AdminClient, topic: str, *, timeout_s: float) -> None:
         """Ask, unless it was asked within the last second or has not answered yet."""
         with self._lock:
             now_s = self._clock.monotonic_s()
@@ -116,13 +122,17 @@ class LinkProbe:
             self._asked_s = now_s
         # Gives the log lines of this client, which nobody else asks for.
         admin.poll(0)
-        admin.describe_cluster(request_timeout=timeout_s).add_done_callback(self._hear)
+        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
+        asked[topic].add_done_callback(self._hear)
 
     def _hear(self, answer: Future[Any]) -> None:
         error = answer.exception()
-        if error is None:
+        known = None if error is None else kafka_error(error)
+        # The client's own errors are below 0, a broker's above.
+        if error is None or (known is not None and known.code() > KafkaError.NO_ERROR):
             self._link.is_there()
-        else:
+        elif known is None or known.code() != KafkaError._DESTROY:
+            # In that case it is our own client that ends.
             self._link.is_silent(said(error))
         with self._lock:
             self._is_asking = False

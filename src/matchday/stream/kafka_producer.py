@@ -140,6 +140,11 @@ class KafkaProducer:
             "compression.type": "lz4",
             "linger.ms": LINGER_MS,
             "retry.backoff.ms": RETRY_MS,
+            # Else it forgets all brokers as soon as none answers, and the commit of bookmarks
+            # that waits for one of them waits for ever (librdkafka issue 5511), with the
+            # threads and sockets of the forgotten. A producer that an outage has spent is
+            # replaced by one that asks the addresses of the URL again; nothing is missed.
+            "metadata.recovery.strategy": "none",
             "message.max.bytes": largest + OVERHEAD_BYTES,
             "queue.buffering.max.messages": QUEUE_RECORDS,
             "queue.buffering.max.kbytes": QUEUE_KB,

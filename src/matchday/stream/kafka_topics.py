@@ -248,13 +248,8 @@ def ask_descriptions(cluster: Cluster, names: Collection[str]) -> tuple[dict[str
 
 
 def ask_brokers(cluster: Cluster) -> list[str]:
-    """Ask for the ids of the brokers that are up; errors as of `ask_topics`."""
-    timeout_s = cluster.io_timeout_s
-    try:
-        found = cluster.admin.describe_cluster(request_timeout=timeout_s).result(timeout_s)
-    except (KafkaException, TimeoutError) as error:
-        raise cluster.unavailable(error, action="asking for brokers") from error
-    return sorted(str(node.id) for node in found.nodes)
+    """Ask for the ids of the brokers that are up, at least one; errors as of `ask_topics`."""
+    return cluster.ask(cluster.brokers, action="asking for brokers")
 
 
 def ask_broker_settings(
