@@ -41,11 +41,6 @@ second, which it counts in whole seconds of its clock, and the time for saving."
 
 FLOW_ORDER: Final = ("sensor", "ingest", "server", "up", "analysis", "persist")
 
-LIBRARY_ABORT: Final = "rdkafka_admin.c"
-"""An assertion of the Kafka client's library about an answer of a broker that was frozen ends
-the process (seen once in some fifty outages, with librdkafka 2.16). Nothing is lost by it; it
-takes a supervisor, as every deployment has one, and is told apart from endings of our making."""
-
 LINES: Final = 8
 """How much of what each process said is shown when a campaign fails."""
 
@@ -82,7 +77,6 @@ class Campaign:
         self.struck_s: list[float] = []
         self.recoveries: list[Recovery] = []
         self.endings: list[str] = []
-        self.aborts: list[str] = []
         self.kills_s: list[tuple[str, float]] = []
         self.forgotten_s: list[float] = []
         self._seed = seed
@@ -203,11 +197,7 @@ class Campaign:
         """Note processes of ours that ended by themselves, and start them as a supervisor does."""
         for name, process in self.deployment.processes.items():
             if not process.is_running:
-                said = process.log()[-1500:]
-                if LIBRARY_ABORT in said.rstrip().rpartition("\n")[2]:
-                    self.aborts.append(name)
-                else:
-                    self.endings.append(f"{name}: {said}")
+                self.endings.append(f"{name}: {process.log()[-1500:]}")
                 process.start()
 
     def settle(self, *, also: Collection[tuple[str, int]] = ()) -> Verdict:
@@ -233,8 +223,9 @@ class Campaign:
         account = self._stopped_account()
         in_store = books.in_store()
         self.forgotten_s = self._ages(self.load.acknowledged - set(in_store))
+        kept = set(also) - self._forgotten(set(also) - set(in_store), streamed)
         return Verdict(
-            acknowledged=self._counted(self.load) | set(also),
+            acknowledged=self._counted(self.load) | kept,
             sent=self.load.acknowledged | set(also),
             streamed=streamed,
             in_store=in_store,
@@ -256,8 +247,6 @@ class Campaign:
     def check(self, verdict: Verdict) -> None:
         """Print the figures; raise with every complaint and the command that repeats."""
         print(f"{len(self.struck)} faults, seed {self._seed}: {verdict.figures()}")
-        if self.aborts:
-            print(f"ended by the Kafka library itself and started again: {self.aborts}")
         if self.forgotten_s:
             print(
                 f"{len(self.forgotten_s)} acknowledged by Mosquitto and forgotten in a SIGKILL, "
@@ -324,13 +313,33 @@ class Campaign:
             for at_s in acknowledged_s
         ]
 
+    def _forgotten(
+        self, numbers: Iterable[tuple[str, int]], streamed: Iterable[Streamed]
+    ) -> set[tuple[str, int]]:
+        """Give which of these a killed broker may have forgotten, by when they were made.
+
+        Nobody noted when other sensors' readings were acknowledged; the stream tells when the
+        one before was made, and they are acknowledged at once but in an outage.
+        """
+        began_ms = CLOCK.wall_ms() - CLOCK.monotonic_s() * 1000
+        made_s = {(one.source, one.seq): (one.t_ms - began_ms) / 1000 for one in streamed}
+        found = set()
+        for source, seq in numbers:
+            before = next(
+                (made_s[source, n] for n in range(seq, 0, -1) if (source, n) in made_s), None
+            )
+            if before is not None and self._is_forgivable(before):
+                found.add((source, seq))
+        return found
+
+    def _is_forgivable(self, at_s: float) -> bool:
+        kills_s = [killed_s for part, killed_s in self.kills_s if part == "mosquitto"]
+        return any(killed_s - AUTOSAVE_S <= at_s <= killed_s + 1.0 for killed_s in kills_s)
+
     def _counted(self, load: Load) -> set[tuple[str, int]]:
         """Give what was acknowledged, without what a killed broker may have forgotten."""
-        kills_s = [at_s for part, at_s in self.kills_s if part == "mosquitto"]
         return {
-            number
-            for number, at_s in load.acknowledged_s.items()
-            if not any(killed_s - AUTOSAVE_S <= at_s <= killed_s + 1.0 for killed_s in kills_s)
+            number for number, at_s in load.acknowledged_s.items() if not self._is_forgivable(at_s)
         }
 
 

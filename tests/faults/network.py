@@ -12,13 +12,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from pymongo import MongoClient
 
 from faults.books import ServerBooks
 from faults.deployment import BROKER_BOUNDS, QUICK, ROLES, Deployment
+from servers.keys import Keys
 from servers.mongo import Mongo
-from servers.process import LOOPBACK, free_ports, wait_until
+from servers.process import LOOPBACK, free_port, free_ports, wait_until
 from servers.proxy import Proxy
 from servers.services import MatchdayService
 
@@ -48,12 +50,15 @@ class Network:
 
 
 @contextmanager
-def on_network(folder: Path, *, start: Mapping[str, Callable[..., Any]]) -> Iterator[Network]:
+def on_network(
+    folder: Path, *, start: Mapping[str, Callable[..., Any]], keys: Keys | None = None
+) -> Iterator[Network]:
     """Run ingest, analysis and persist, each connected through proxies only.
 
     Args:
         folder: Holds the logs.
         start: The fixtures `fresh_*` by the server's name.
+        keys: With them our processes connect to Mosquitto and Kafka by TLS; sensors do not.
     """
     with ExitStack() as stack:
         kafka_port, controller_port, *ports = free_ports(5)
@@ -69,11 +74,15 @@ def on_network(folder: Path, *, start: Mapping[str, Callable[..., Any]]) -> Iter
             settings={
                 **BROKER_BOUNDS,
                 **_listeners(kafka_port, controller_port, listeners, advertised),
+                **_encrypted(listeners, keys),
             },
         )
-        mosquitto, mongo = start["mosquitto"](), start["mongo"]()
+        broker_port = free_port()
+        door = {} if keys is None else keys.of_mosquitto
+        mosquitto = start["mosquitto"](settings={"listener": f"{broker_port} {LOOPBACK}", **door})
+        mongo = start["mongo"]()
         proxies[SENSORS] = stack.enter_context(Proxy(mosquitto.port))
-        proxies["ingest-mosquitto"] = stack.enter_context(Proxy(mosquitto.port))
+        proxies["ingest-mosquitto"] = stack.enter_context(Proxy(broker_port))
         proxies["persist-mongo"] = stack.enter_context(Proxy(mongo.port))
         _advertise(mongo, proxies["persist-mongo"].port)
         direct = f"mongodb://{LOOPBACK}:{mongo.port}/?directConnection=true"
@@ -83,6 +92,11 @@ def on_network(folder: Path, *, start: Mapping[str, Callable[..., Any]]) -> Iter
             "MATCHDAY_STORE__URL": direct,
             "MATCHDAY_MQTT__URL": f"mqtt://{LOOPBACK}:{proxies['ingest-mosquitto'].port}",
         }
+        secret, trust = "", ""
+        if keys is not None:
+            secret, trust = "s", f"?ca={quote(str(keys.authority))}"
+            settings["MATCHDAY_MQTT__URL"] = settings["MATCHDAY_MQTT__URL"].replace("mqtt", "mqtts")
+            settings["MATCHDAY_MQTT__CA_FILE"] = str(keys.authority)
         through = (
             f"mongodb://{LOOPBACK}:{proxies['persist-mongo'].port}/?replicaSet={mongo.set_name}"
         )
@@ -91,7 +105,7 @@ def on_network(folder: Path, *, start: Mapping[str, Callable[..., Any]]) -> Iter
         deployment = Deployment(settings, proxies[SENSORS].port, {}, servers, books, folder)
         stack.callback(deployment.kill)
         for role in ("ingest", "persist", "analysis"):
-            stream = f"kafka://{LOOPBACK}:{proxies[f'{role}-kafka'].port}"
+            stream = f"kafka{secret}://{LOOPBACK}:{proxies[f'{role}-kafka'].port}{trust}"
             own = {**settings, "MATCHDAY_STREAM__URL": stream, "MATCHDAY_STORE__URL": through}
             deployment.processes[role] = MatchdayService(folder, ROLES[role], own)
         deployment.start()
@@ -114,6 +128,18 @@ def _listeners(
         ),
         "inter.broker.listener.name": "PLAINTEXT",
     }
+
+
+def _encrypted(listeners: Mapping[str, int], keys: Keys | None) -> dict[str, str]:
+    """Give what makes our processes' listeners speak TLS, over what `_listeners` gives."""
+    if keys is None:
+        return {}
+    by_name = {
+        **dict.fromkeys(("PLAINTEXT", "CONTROLLER"), "PLAINTEXT"),
+        **dict.fromkeys(listeners, "SSL"),
+    }
+    protocols = ",".join(f"{name}:{protocol}" for name, protocol in by_name.items())
+    return {"listener.security.protocol.map": protocols, **keys.of_kafka}
 
 
 def _advertise(mongo: Mongo, port: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from faults.campaign import ROUNDS, SEED, Campaign
 from faults.network import LINKS, SENSORS, Network, on_network
 from matchday.clock import SystemClock
+from servers.keys import make_keys, openssl_refusal
 from servers.process import wait_until
 from servers.proxy import Proxy, Way
 
@@ -109,3 +110,41 @@ def test_records_damaged_on_the_way_from_kafka_are_read_again(network):
                 )
             campaign.recover(f"damage at {name}")
         campaign.check(campaign.settle())
+
+
+@pytest.mark.skipif(bool(openssl_refusal()), reason=openssl_refusal())
+def test_damage_and_endings_of_encrypted_connections_are_lost_connections_and_no_more(
+    start, tmp_path
+):
+    keys_folder = tmp_path / "keys"
+    keys_folder.mkdir()
+    rng = random.Random(SEED)
+    with (
+        on_network(tmp_path, start=start, keys=make_keys(keys_folder)) as network,
+        Campaign(network.deployment) as campaign,
+    ):
+        # Without TLS one turned bit of these can be another valid reading or acknowledgement.
+        names = ["ingest-mosquitto", "ingest-kafka", "persist-kafka", "analysis-kafka"]
+        for name in rng.sample(names, len(names)) * ROUNDS:
+            proxy = network.proxies[name]
+            campaign.flow(rng.randrange(100, 300))
+            for verb in (damage, end):
+                campaign.struck.append(f"{verb.__name__} {name}")
+                taken = proxy.accepted_count
+                with proxy.trouble(lambda p=proxy, v=verb: v(p, rng)):
+                    wait_until(
+                        lambda p=proxy, n=taken: p.accepted_count > n + 2,
+                        what="it comes again and again",
+                        timeout_s=60,
+                    )
+                campaign.recover(campaign.struck[-1])
+            shown(network, list(LINKS), is_up=True)
+        campaign.check(campaign.settle())
+
+
+def damage(proxy: Proxy, rng: random.Random) -> None:
+    proxy.corrupt(each_bytes=rng.randrange(500, 5_000), ways=[rng.choice(list(Way))])
+
+
+def end(proxy: Proxy, rng: random.Random) -> None:
+    proxy.truncate(after_bytes=rng.randrange(5_000), ways=[rng.choice(list(Way))])
