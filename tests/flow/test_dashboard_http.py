@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from browser.ground import START_MS, Ground, forecast, players_at, positions, scalar
 from matchday.clock import SystemClock
-from matchday.dashboard.security import COOKIE
+from matchday.dashboard import security, serve
+from matchday.dashboard.fanout import Hub
+from matchday.dashboard.security import COOKIE, COOKIE_S
 from matchday.dashboard.serve import DashboardServer
 from matchday.dashboard.state import Attribution
-from matchday.domain.account import Counts
+from matchday.domain.account import Account, Counts
 from matchday.errors import ConfigError, UnavailableError
 from matchday.ports import LinkState
 
@@ -155,12 +160,28 @@ def test_stored_documents_and_history_are_read_back_by_source(ground, server):
         ("/api/v1/collections/nothing", 404, "no_collection"),
         ("/api/v1/collections/sensors?limit=0", 400, "bad_limit"),
         ("/api/v1/collections/sensors?limit=many", 400, "bad_limit"),
+        (f"/api/v1/collections/sensors?limit={'9' * 5000}", 400, "bad_limit"),
         ("/api/v1/history?source=a", 400, "bad_request"),
     ],
 )
 def test_a_bad_question_gets_its_reason(server, path, status, reason):
     answer = get(server, path)
     assert (answer.status, json.loads(answer.text)["error"]["reason"]) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status", "reason"),
+    [
+        ("/api/v1/nothing", "GET", 404, "no_path"),
+        ("/api/v1/ledger", "POST", 405, "bad_method"),
+        ("/nothing", "BREW", 404, "no_path"),
+    ],
+)
+def test_what_is_not_there_is_told_in_the_shape_of_all_errors(server, path, method, status, reason):
+    answer = get(server, path, method=method)
+    assert (answer.status, json.loads(answer.text)["error"]["reason"]) == (status, reason)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert ("Allow" in answer.headers) == (status == 405)
 
 
 def test_the_data_browser_shows_documents_and_escapes_what_sensors_wrote(ground, server):
@@ -261,6 +282,97 @@ def test_guessing_the_token_is_stopped_after_ten_attempts(ground):
     with DashboardServer(ground.state(token="open sesame"), port=0) as server:
         codes = [get(server, "/login", method="POST", body="token=guess").status for _ in range(11)]
         assert codes == [401] * 10 + [429]
+
+
+def test_who_guesses_the_token_keeps_nobody_else_out(ground):
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        for _ in range(11):
+            # As a proxy on this machine tells where a request came from.
+            get(server, "/login", method="POST", body="token=guess", X_Forwarded_For="198.51.100.7")
+        guessed = get(
+            server, "/login", method="POST", body="token=x", X_Forwarded_For="198.51.100.7"
+        )
+        form = urllib.parse.urlencode({"token": "open sesame"})
+        assert guessed.status == 429
+        assert get(server, "/login", method="POST", body=form).status == 303
+
+
+class LaterClock(SystemClock):
+    """The machine's clocks, the wall clock ahead by as much as a test says."""
+
+    ahead_ms = 0
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + self.ahead_ms
+
+
+def test_a_session_that_has_ended_opens_nothing(ground):
+    clock = LaterClock()
+    with DashboardServer(ground.state(token="open sesame", clock=clock), port=0) as server:
+        form = urllib.parse.urlencode({"token": "open sesame"})
+        cookie = get(server, "/login", method="POST", body=form).headers["Set-Cookie"]
+        pair = cookie.partition(";")[0]
+        assert get(server, "/api/v1/venues", Cookie=pair).status == 200
+        clock.ahead_ms = (COOKIE_S + 1) * 1000
+        assert get(server, "/api/v1/venues", Cookie=pair).status == 401
+
+
+def test_half_a_request_is_not_waited_for(ground, monkeypatch):
+    monkeypatch.setattr(serve, "HEAD_S_MAX", 0.2)
+    monkeypatch.setattr(security, "LOGIN_S_MAX", 0.2)
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        for said in (b"", b"GET / HTTP/1.1\r\nHost: local"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as half:
+                half.sendall(said)
+                assert half.recv(100) == b""
+        slow = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\ntoken="
+        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as half:
+            half.sendall(slow)
+            assert half.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_live_connection_is_kept_while_nothing_is_said_on_it(ground, monkeypatch):
+    monkeypatch.setattr(serve, "HEAD_S_MAX", 0.2)
+    with DashboardServer(ground.state(), port=0) as server, live(server) as tab:
+        # By the second message that tells of the sources, more than that has passed.
+        until(tab, lambda m: m.get("sources") is not None)
+        until(tab, lambda m: m.get("sources") is not None)
+        until(tab, lambda m: m["kind"] == "state")
+
+
+def test_probes_answer_at_once_while_links_store_and_account_hang(ground):
+    goes_on, links_hang = threading.Event(), threading.Event()
+
+    def hanging(*_args: object, **_options: object) -> list:
+        assert goes_on.wait(60)
+        return []
+
+    def account() -> Account:
+        return Account(tuple(hanging()))
+
+    def links() -> Sequence[LinkState]:
+        return hanging() if links_hang.is_set() else ground.link_states()
+
+    query = SimpleNamespace(newest=hanging, collections=hanging)
+    state = ground.state(account=account, links=links, query=query)
+    clock = SystemClock()
+    with DashboardServer(state, port=0) as server, ThreadPoolExecutor(60) as pool:
+        try:
+            wait_until(lambda: is_live(server))
+            links_hang.set()
+            paths = ["/api/v1/ledger", "/api/v1/collections/sensors", "/db/server"]
+            page = [pool.submit(get, server, paths[n % 3]) for n in range(50)]
+            for path, status in 5 * [("/livez", 200), ("/readyz", 503), ("/api/v1/links", 200)]:
+                began_s = clock.monotonic_s()
+                answer = get(server, path)
+                assert clock.monotonic_s() - began_s < 1.0
+                assert answer.status == status
+            assert "asking for an answer: none" in answer.text
+            assert {one.result().status for one in page} == {503}
+        finally:
+            links_hang.clear()
+            goes_on.set()
+        wait_until(lambda: get(server, "/readyz").status == 200)
 
 
 def test_readiness_names_the_link_that_is_down_and_since_when(ground, server):
@@ -374,3 +486,37 @@ def test_run_serves_until_it_is_told_to_stop(ground):
     stop.set()
     thread.join(DEADLINE_S)
     assert not thread.is_alive()
+
+
+def test_a_thread_that_ends_by_an_error_ends_the_service_and_is_named(ground):
+    def account() -> Account:
+        raise ValueError("decoding the account: broken")
+
+    server = DashboardServer(ground.state(account=account), port=0)
+    with pytest.raises(RuntimeError, match=r"ended by ValueError.*broken"):
+        server.run(threading.Event())
+    assert not server.is_running
+
+
+def test_a_tick_that_ends_by_an_error_ends_the_service_and_is_named(ground, monkeypatch):
+    def broken(hub: Hub) -> None:
+        raise ValueError("encoding the state: broken")
+
+    monkeypatch.setattr(Hub, "send_state", broken)
+    server = DashboardServer(ground.state(), port=0)
+    crashed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            server.run(threading.Event())
+        except RuntimeError as error:
+            crashed.append(error)
+
+    thread = threading.Thread(target=run, name="test.run")
+    thread.start()
+    wait_until(lambda: server.is_running and server.port and get(server, "/livez").status == 200)
+    with contextlib.suppress(ConnectionClosed, TimeoutError), live(server) as tab:
+        while True:
+            tab.recv(timeout=DEADLINE_S)
+    thread.join(DEADLINE_S)
+    assert "ended by ValueError" in str(crashed[0])

@@ -7,12 +7,13 @@ import msgspec
 from starlette.websockets import WebSocket
 
 from matchday.clock import ManualClock
+from matchday.dashboard import fanout
 from matchday.dashboard.board import Board
 from matchday.dashboard.fanout import QUEUE_MAX, Hub, Mailbox
 from matchday.dashboard.live import Tail, Watch
 from matchday.dashboard.state import DashboardState
 from matchday.domain.account import Account
-from matchday.domain.reading import Positions, TrackedObject
+from matchday.domain.reading import Positions, Scalar, TrackedObject
 from matchday.domain.venue import Pitch, Venue
 from matchday.observe import metrics
 
@@ -201,3 +202,55 @@ def test_leaving_in_the_middle_of_a_message_leaves_nothing_behind():
         return world.hub.client_count, others
 
     assert asyncio.run(scenario()) == (0, [])
+
+
+def test_a_change_after_a_quiet_moment_is_sent_without_waiting_for_a_tick(monkeypatch):
+    for name in ("POSITIONS_EVERY_S", "VALUES_EVERY_S", "QUIET_STATE_EVERY_S"):
+        monkeypatch.setattr(fanout, name, 60.0)
+
+    async def scenario():
+        world, tab = World(), Tab()
+        tab.takes.set()
+        serving = asyncio.create_task(world.hub.serve(tab.socket()))
+        ticks = [
+            asyncio.create_task(one()) for one in (world.hub.run_positions, world.hub.run_state)
+        ]
+        await tab.wait_for(lambda m: m["kind"] == "positions")
+        where = TrackedObject("a", 1.0, 2.0)
+        readings = [
+            Positions(source="tag", t_ms=5, objects=(where,), venue="demo"),
+            Scalar(source="s", t_ms=5, quantity="heart", value=7.0),
+        ]
+        await asyncio.to_thread(world.board.take_readings, readings)
+        await tab.wait_for(shows(5))
+        await tab.wait_for(lambda m: any(one["value"] == 7.0 for one in m.get("series", ())))
+        for one in ticks:
+            one.cancel()
+        tab.leaves.set()
+        await asyncio.wait_for(serving, DEADLINE_S)
+        await asyncio.gather(*ticks, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_while_nothing_changes_only_the_state_is_sent_now_and_then(monkeypatch):
+    monkeypatch.setattr(fanout, "QUIET_STATE_EVERY_S", 0.01)
+
+    async def scenario():
+        world, tab = World(), Tab()
+        tab.takes.set()
+        serving = asyncio.create_task(world.hub.serve(tab.socket()))
+        ticks = [
+            asyncio.create_task(one()) for one in (world.hub.run_positions, world.hub.run_state)
+        ]
+        async with tab.arrived:
+            await asyncio.wait_for(tab.arrived.wait_for(lambda: len(tab.received) >= 5), DEADLINE_S)
+        for one in ticks:
+            one.cancel()
+        tab.leaves.set()
+        await asyncio.wait_for(serving, DEADLINE_S)
+        await asyncio.gather(*ticks, return_exceptions=True)
+        return [m["kind"] for m in tab.received]
+
+    # State and positions as a page gets them that has just come, then the state alone.
+    assert asyncio.run(scenario())[:5] == ["state", "positions", "state", "state", "state"]

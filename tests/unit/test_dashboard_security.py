@@ -6,7 +6,7 @@ import pytest
 
 from matchday.dashboard.connecting import publish_line
 from matchday.dashboard.documents import TEXT_CHARS_MAX, flatten, jsonable
-from matchday.dashboard.security import cookie_value, is_allowed_host
+from matchday.dashboard.security import cookie_value, is_allowed_host, is_session
 from matchday.dashboard.state import DashboardState
 from matchday.domain.account import Account
 from matchday.domain.venue import Pitch, Venue
@@ -23,15 +23,36 @@ def test_own_names_and_addresses_are_served(host):
 
 @pytest.mark.parametrize(
     "host",
-    ["attacker.example", "localhost.attacker.example", "", "127.0.0.1.nip.example:8081", "::1x"],
+    [
+        "attacker.example",
+        "localhost.attacker.example",
+        "",
+        "127.0.0.1.nip.example:8081",
+        "::1x",
+        "[::1].attacker.example",
+        "[::1",
+    ],
 )
 def test_a_name_that_somebody_else_may_resolve_is_refused(host):
     assert not is_allowed_host(host, frozenset({"localhost"}))
 
 
 def test_the_cookie_is_not_the_token_and_differs_by_token():
-    assert "secret" not in cookie_value("secret")
-    assert cookie_value("secret") != cookie_value("secret2")
+    assert "secret" not in cookie_value("secret", until_ms=1)
+    assert cookie_value("secret", until_ms=1) != cookie_value("secret2", until_ms=1)
+
+
+def test_a_session_ends_by_itself_and_nobody_without_the_token_can_make_it_longer():
+    cookie = cookie_value("secret", until_ms=1_000)
+    assert is_session(cookie, "secret", now_ms=999)
+    assert not is_session(cookie, "secret", now_ms=1_000)
+    assert not is_session(cookie.replace("1000.", "9000."), "secret", now_ms=999)
+    assert not is_session(cookie, "other", now_ms=999)
+
+
+@pytest.mark.parametrize("cookie", ["", ".", "x.y", "9" * 5000, "-1.a", "²." + "0" * 64])
+def test_a_cookie_of_rubbish_is_no_session(cookie):
+    assert not is_session(cookie, "secret", now_ms=0)
 
 
 def test_the_token_never_shows_in_the_states_text():

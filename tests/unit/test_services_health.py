@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import socket
+import socketserver
+import struct
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
+from matchday.clock import SystemClock
 from matchday.config import load
 from matchday.ports import LinkState
-from matchday.services.health import Health, health_of
+from matchday.services.health import REQUESTS_MAX, Health, health_of
 
 TOKEN = "token-of-sixteen-and-more"
 DOWN = LinkState("stream", False, 0, "kafka:9092 does not answer")
@@ -79,3 +86,92 @@ def test_health_stays_on_loopback_when_the_page_does_not(tmp_path):
     environ["MATCHDAY_HEALTH__BIND"] = "0.0.0.0"
     with running(health_of(load(environ=environ).settings, "server", list)) as url:
         assert get(f"{url}/metrics")[0] == 401
+
+
+def test_it_answers_while_a_link_hangs_and_says_so():
+    hang = threading.Event()
+    is_hanging = []
+
+    def links() -> list[LinkState]:
+        if is_hanging:
+            assert hang.wait(60)
+        return [LinkState("store", True, 0, "mongo:27017")]
+
+    clock = SystemClock()
+    with running(Health(links, host="127.0.0.1", port=0)) as url:
+        assert get(f"{url}/readyz")[0] == 200
+        is_hanging.append(1)
+        for _ in range(3):
+            began_s = clock.monotonic_s()
+            status, body = get(f"{url}/readyz")
+            assert clock.monotonic_s() - began_s < 1.0
+            assert status == 503
+            assert [row["link"] for row in json.loads(body)["links"]] == ["store", "links"]
+        hang.set()
+        is_hanging.clear()
+        while get(f"{url}/readyz")[0] != 200:
+            assert clock.monotonic_s() - began_s < 20
+
+
+def test_more_connections_than_it_answers_at_once_are_refused_and_those_go_on():
+    with running(Health(list, host="127.0.0.1", port=0)) as url, ExitStack() as held:
+        port = int(url.rpartition(":")[2])
+        for _ in range(REQUESTS_MAX):
+            held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as over:
+            assert over.recv(1) == b""
+        held.close()
+        clock = SystemClock()
+        until_s = clock.monotonic_s() + 20
+        while True:
+            with suppress(OSError):
+                assert get(f"{url}/livez")[0] == 200
+                break
+            assert clock.monotonic_s() < until_s
+
+
+def test_somebody_who_hangs_up_leaves_no_trace_on_standard_error(capfd):
+    with running(Health(list, host="127.0.0.1", port=0)) as url:
+        port = int(url.rpartition(":")[2])
+        for said in (b"GET /metrics HTTP/1.1\r\n\r\n", b"GET /readyz HT", b"\xff\0\r\n\r\n"):
+            hasty = socket.create_connection(("127.0.0.1", port), timeout=10)
+            # Reset, not closed: what is written to it fails.
+            hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            hasty.sendall(said)
+            hasty.close()
+        assert get(f"{url}/livez")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_without_a_file_left_to_open_it_looks_now_and_then_and_answers_later(monkeypatch):
+    accepted: list[int] = []
+    accept = socketserver.TCPServer.get_request
+
+    def counted(server: socketserver.TCPServer) -> Any:
+        accepted.append(1)
+        return accept(server)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with running(Health(list, host="127.0.0.1", port=0)) as url, ExitStack() as held:
+        assert get(f"{url}/livez")[0] == 200
+        # It closes its end of the connection a moment after ours.
+        while any("process_request" in thread.name for thread in threading.enumerate()):
+            threading.Event().wait(0.01)
+        patient = held.enter_context(socket.socket())
+        filler: list[int] = []
+        monkeypatch.setattr(socketserver.TCPServer, "get_request", counted)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+            with suppress(OSError):
+                while True:
+                    filler.append(os.open(os.devnull, os.O_RDONLY))
+            patient.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+            patient.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            threading.Event().wait(0.5)
+            assert 0 < len(accepted) < 20
+        finally:
+            for one in filler:
+                os.close(one)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        patient.settimeout(10)
+        assert patient.recv(100).startswith(b"HTTP/1.0 200")

@@ -9,20 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from matchday import __version__
-from matchday.dashboard.asking import Asker, reason_of, status_of
+from matchday.dashboard.asking import Asker, Shared, reason_of, status_of
 from matchday.dashboard.board import Board
 from matchday.dashboard.connecting import publish_line
 from matchday.dashboard.documents import jsonable
 from matchday.dashboard.history import series_history
-from matchday.dashboard.live import Watch, line_of, link_of
+from matchday.dashboard.live import line_of, link_of
 from matchday.dashboard.messages import Ledger
+from matchday.dashboard.readiness import Readiness
 from matchday.dashboard.security import MAY_SEE
 from matchday.dashboard.state import DATABASE, Attribution, DashboardState
+from matchday.domain.account import Account
 from matchday.errors import MatchdayError, RefusedError
 from matchday.observe import metrics
 
@@ -33,10 +36,19 @@ LIMIT_MAX = 1_000
 class Api:
     """The handlers of `/api/v1`, `/livez`, `/readyz` and `/metrics`."""
 
-    def __init__(self, state: DashboardState, *, board: Board, watch: Watch, asker: Asker) -> None:
+    def __init__(
+        self,
+        state: DashboardState,
+        *,
+        board: Board,
+        readiness: Readiness,
+        account: Shared[Account],
+        asker: Asker,
+    ) -> None:
         self._state = state
         self._board = board
-        self._watch = watch
+        self._readiness = readiness
+        self._account = account
         self._asker = asker
 
     def routes(self) -> list[BaseRoute]:
@@ -79,7 +91,7 @@ class Api:
         if not any(item.sources for item in found):
             return list(found)
         try:
-            account = await self._asker.ask(self._state.account)
+            account = await self._account.ask()
         except MatchdayError:
             return list(found)
         here = {line.source for line in account.lines}
@@ -88,7 +100,7 @@ class Api:
     async def ledger(self, request: Request) -> Response:
         """Give the account, asked for at this moment; `?source=` gives one line only."""
         try:
-            account = await self._asker.ask(self._state.account)
+            account = await self._account.ask()
         except MatchdayError as error:
             return refusal(error)
         source = request.query_params.get("source")
@@ -98,7 +110,7 @@ class Api:
     async def links(self, request: Request) -> Response:
         """Give the state of every link."""
         try:
-            links = await self._asker.ask(self._watch.links)
+            links = await self._readiness.links()
         except MatchdayError as error:
             return refusal(error)
         return answer({"links": [link_of(link) for link in links]})
@@ -141,12 +153,19 @@ class Api:
         source = request.query_params.get("source") or None
         try:
             limit = limit_of(request)
-            found = await self._asker.ask(
-                lambda: self._state.query.newest(name, limit=limit, source=source)
+            # Encoded there, too: documents of many objects take their time.
+            return await self._asker.ask(
+                lambda: answer(
+                    {
+                        "collection": name,
+                        "documents": jsonable(
+                            self._state.query.newest(name, limit=limit, source=source)
+                        ),
+                    }
+                )
             )
         except MatchdayError as error:
             return refusal(error)
-        return answer({"collection": name, "documents": jsonable(found)})
 
     async def history(self, request: Request) -> Response:
         """Give stored values and forecasts of one series, oldest first; see `history`."""
@@ -173,9 +192,12 @@ class Api:
         return PlainTextResponse("ok\n")
 
     async def readyz(self, request: Request) -> Response:
-        """Say whether all links are up; with the token also which are not, and since when."""
+        """Say whether all links are up; with the token also which are not, and since when.
+
+        Whatever hangs, this and `livez` answer within a second.
+        """
         try:
-            links = await self._asker.ask(self._watch.links)
+            links = await self._readiness.links()
         except MatchdayError as error:
             return refusal(error)
         is_ready = all(link.is_up for link in links)
@@ -203,6 +225,19 @@ def refusal(error: MatchdayError) -> Response:
     return result
 
 
+async def http_error(request: Request, error: Exception) -> Response:
+    """Answer where there is nothing, or not by this method, in the shape of all errors."""
+    assert isinstance(error, HTTPException)
+    what = f"{request.method[:20]} {request.url.path[:80]}"
+    reason, why = "bad_method", "not by this method"
+    if error.status_code == 404:
+        reason, why = "no_path", "there is no such path"
+    body = {"error": {"reason": reason, "text": f"answering {what}: {why}"}}
+    result = answer(body, status=error.status_code)
+    result.headers.update(error.headers or {})
+    return result
+
+
 def limit_of(request: Request) -> int:
     """Read `?limit=`.
 
@@ -210,6 +245,7 @@ def limit_of(request: Request) -> int:
         RefusedError: It is no number from 1 to `LIMIT_MAX` (`bad_limit`).
     """
     text = request.query_params.get("limit", str(LIMIT_DEFAULT))
-    if not text.isdecimal() or not 1 <= int(text) <= LIMIT_MAX:
+    # By length first: Python refuses to convert thousands of digits.
+    if not (text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= LIMIT_MAX):
         raise RefusedError("bad_limit", f"reading limit {text[:20]!r}: not within 1 to {LIMIT_MAX}")
     return int(text)

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 
-from matchday.dashboard.api import Api
-from matchday.dashboard.asking import Asker
+from matchday.dashboard.api import Api, http_error
+from matchday.dashboard.asking import Asker, Shared
 from matchday.dashboard.board import Board
 from matchday.dashboard.browser import Browser
 from matchday.dashboard.fanout import Hub
 from matchday.dashboard.files import Assets
 from matchday.dashboard.live import Tail, Watch
+from matchday.dashboard.readiness import Readiness
 from matchday.dashboard.security import Guard, Login
 from matchday.dashboard.state import DashboardState
 from matchday.observe import metrics
@@ -29,10 +31,17 @@ from matchday.observe import metrics
 JOIN_S = 5.0
 
 
-def make_app(state: DashboardState) -> Starlette:
+def make_app(
+    state: DashboardState, *, on_crash: Callable[[BaseException], None] = lambda error: None
+) -> Starlette:
     """Put the dashboard together; its threads start and stop with the application.
 
     It starts whatever is down, and shows which link that is and since when.
+
+    Args:
+        state: What it shows.
+        on_crash: Called where a thread or a tick ends by an error that is no outage: a page
+            whose data stand still must not look as if they did not.
     """
     stop = threading.Event()
     board = Board(state.venues, clock=state.clock)
@@ -40,14 +49,13 @@ def make_app(state: DashboardState) -> Starlette:
     watch = Watch(state, tail, stop=stop)
     hub = Hub(board, watch)
     asker = Asker()
+    account = Shared(state.account, name="dashboard.account")
+    readiness = Readiness(watch.links, clock=state.clock)
     assets = Assets()
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
-        threads = [
-            threading.Thread(target=tail.run, name="dashboard.tail"),
-            threading.Thread(target=watch.run, name="dashboard.watch"),
-        ]
+        threads = [_thread("tail", tail.run, on_crash), _thread("watch", watch.run, on_crash)]
         metrics.gauge(
             "matchday_dashboard_clients", "Open live connections", lambda: hub.client_count
         )
@@ -56,17 +64,17 @@ def make_app(state: DashboardState) -> Starlette:
         try:
             async with asyncio.TaskGroup() as tasks:
                 ticks = [
-                    tasks.create_task(hub.run_positions(), name="dashboard.positions"),
-                    tasks.create_task(hub.run_state(), name="dashboard.state"),
+                    tasks.create_task(_tick(run, on_crash), name=f"dashboard.{name}")
+                    for name, run in (("positions", hub.run_positions), ("state", hub.run_state))
                 ]
                 yield
                 for task in ticks:
                     task.cancel()
         finally:
             stop.set()
-            for thread in threads:
-                await asyncio.to_thread(thread.join, JOIN_S)
-            asker.close()
+            await asyncio.gather(*(asyncio.to_thread(thread.join, JOIN_S) for thread in threads))
+            for part in (asker, account, readiness):
+                part.close()
 
     login = Login(token=state.token, title=state.title, clock=state.clock)
     return Starlette(
@@ -74,10 +82,39 @@ def make_app(state: DashboardState) -> Starlette:
             Route("/", assets.page),
             Route("/assets/{path:path}", assets.asset),
             Route("/login", login.answer, methods=["GET", "POST"]),
-            *Api(state, board=board, watch=watch, asker=asker).routes(),
+            *Api(state, board=board, readiness=readiness, account=account, asker=asker).routes(),
             *Browser(state, asker=asker).routes(),
             WebSocketRoute("/api/v1/live", hub.serve),
         ],
-        middleware=[Middleware(Guard, token=state.token, allowed_hosts=state.allowed_hosts)],
+        middleware=[_guard(state)],
+        exception_handlers={HTTPException: http_error},
         lifespan=running,
     )
+
+
+def _guard(state: DashboardState) -> Middleware:
+    return Middleware(
+        Guard, token=state.token, allowed_hosts=state.allowed_hosts, clock=state.clock
+    )
+
+
+def _thread(
+    name: str, run: Callable[[], None], on_crash: Callable[[BaseException], None]
+) -> threading.Thread:
+    def work() -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001 - ends the web server
+            on_crash(error)
+
+    return threading.Thread(target=work, name=f"dashboard.{name}")
+
+
+async def _tick(
+    run: Callable[[], Awaitable[None]], on_crash: Callable[[BaseException], None]
+) -> None:
+    try:
+        await run()
+    except Exception as error:
+        on_crash(error)
+        raise

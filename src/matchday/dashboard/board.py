@@ -8,7 +8,7 @@ Every table is bounded: a source too many evicts the one not heard for longest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -69,8 +69,16 @@ class Changes:
     metrics: list[messages.MetricValues]
 
 
+def _nobody() -> None:
+    """Tell nobody that something has changed."""
+
+
 class Board:
-    """The latest values; safe to share between threads, no call blocks for long."""
+    """The latest values; safe to share between threads, no call blocks for long.
+
+    Attributes:
+        on_change: Called after each batch that was taken, in the thread that took it.
+    """
 
     def __init__(self, venues: Sequence[Venue], *, clock: Clock) -> None:
         self._venues = {venue.id: venue for venue in venues}
@@ -88,6 +96,7 @@ class Board:
         self._dirty_forecasts: set[str] = set()
         self._dirty_metrics: set[tuple[str, str]] = set()
         self._rate = Rate()
+        self.on_change: Callable[[], None] = _nobody
 
     # --- written by the tail ---------------------------------------------------------------
 
@@ -104,6 +113,7 @@ class Board:
                     self._take_value(key, reading, quantity=reading.quantity, value=reading.value)
                 else:
                     self._take_count(reading)
+        self.on_change()
 
     def take_findings(self, findings: Iterable[Finding]) -> None:
         """Take findings in stream order; kinds that no part of the page shows are ignored."""
@@ -117,6 +127,7 @@ class Board:
                     self._dirty_metrics.add(key)
                 elif finding.kind == "crowd_metric":
                     self._take_window(finding)
+        self.on_change()
 
     # --- read by the fan-out ---------------------------------------------------------------
 

@@ -68,14 +68,15 @@ class Browser:
         try:
             _check_database(request.path_params["database"])
             limit = limit_of(request)
-            found = await self._asker.ask(
-                lambda: self._state.query.newest(name, limit=limit, source=source or None)
-            )
-            names = await self._asker.ask(self._state.query.collections)
+            # Written there, too: documents of many objects take their time.
+            return await self._asker.ask(lambda: self._shown(name, source=source, limit=limit))
         except MatchdayError as error:
             return self._problem(error)
+
+    def _shown(self, name: str, *, source: str, limit: int) -> HTMLResponse:
+        found = self._state.query.newest(name, limit=limit, source=source or None)
         body = (
-            _collection_links(names, name)
+            _collection_links(self._state.query.collections(), name)
             + f"<h1>{_esc(name)}</h1>"
             + _filter_form(name, source=source, limit=limit)
             + _table([flatten(jsonable(document)) for document in found], name=name, source=source)

@@ -3,7 +3,8 @@
 Owns the ticks, the clients and their queues. A client's queue is bounded: when it is full
 the oldest message is dropped and counted, and the client gets all latest values as soon
 as it has caught up, so that nothing stays wrong on its page. A slow client costs its own
-queue and nothing else.
+queue and nothing else. What changes after a quiet moment is sent at once, and what follows at
+most once a tick; while nothing changes nearly nothing is done.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from matchday.dashboard.live import Slow, Watch
 from matchday.observe.events import LiveMessagesDropped, emit
 
 POSITIONS_EVERY_S = 0.04
-QUIET_TICKS = 50
-"""After so many ticks without a position (2 s) looking at every `STATE_EVERY_S` will do."""
-STATE_EVERY_S = 0.25
-SOURCES_EVERY_TICKS = 4
+VALUES_EVERY_S = 0.06
+STATE_EVERY_TICKS = 4
+"""Every so many ticks of values the state is sent whole, figures and zones with it."""
+QUIET_STATE_EVERY_S = 0.5
+"""The same while nothing changes: rates go down, objects expire, links and account change."""
+SOURCES_EVERY_STATES = 4
 QUEUE_MAX = 32
 CLIENTS_MAX = 500
 SEND_S_MAX = 20.0
@@ -77,8 +80,13 @@ class Hub:
         self._clients: dict[Mailbox, str] = {}
         self._is_watched = asyncio.Event()
         self._last = Slow()
-        self._ticks = 0
+        self._moved = asyncio.Event()
+        self._valued = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_told = False
+        self._states = 0
         self.dropped = 0
+        board.on_change = self._hear
 
     @property
     def client_count(self) -> int:
@@ -88,40 +96,76 @@ class Hub:
     # --- ticks -----------------------------------------------------------------------------
 
     async def run_positions(self) -> None:
-        """Send new positions at every tick while somebody watches, until cancelled."""
-        quiet_ticks = 0
+        """Send positions while somebody watches, at most one tick apart, until cancelled."""
+        self._loop = asyncio.get_running_loop()
         while True:
             await self._is_watched.wait()
-            is_quiet = quiet_ticks >= QUIET_TICKS
-            await asyncio.sleep(STATE_EVERY_S if is_quiet else POSITIONS_EVERY_S)
-            quiet_ticks = 0 if self.send_positions() else quiet_ticks + 1
+            await self._moved.wait()
+            self._moved.clear()
+            self.send_positions()
+            await asyncio.sleep(POSITIONS_EVERY_S)
 
     async def run_state(self) -> None:
-        """Send everything else at every tick while somebody watches, until cancelled."""
+        """Send everything else while somebody watches, until cancelled."""
+        ticks = 0
         while True:
             await self._is_watched.wait()
-            await asyncio.sleep(STATE_EVERY_S)
-            self.send_state()
+            try:
+                async with asyncio.timeout(QUIET_STATE_EVERY_S):
+                    await self._valued.wait()
+            except TimeoutError:
+                ticks = 0
+            self._valued.clear()
+            if ticks % STATE_EVERY_TICKS == 0:
+                self.send_state()
+            else:
+                self.send_values()
+            ticks += 1
+            await asyncio.sleep(VALUES_EVERY_S)
 
-    def send_positions(self) -> bool:
-        """Encode and queue the positions that changed, once per venue watched; tell if any."""
-        has_any = False
+    def _hear(self) -> None:
+        """Learn, in any thread, that the board has changed; wakes the ticks once."""
+        loop = self._loop
+        # What is on the board before this is read after `_wake`: so one call is enough.
+        if self._clients and not self._is_told and loop is not None and not loop.is_closed():
+            self._is_told = True
+            loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._is_told = False
+        self._moved.set()
+        self._valued.set()
+
+    def send_positions(self) -> None:
+        """Encode and queue the positions that changed, once per venue watched."""
         for venue, mailboxes in self._by_venue().items():
             message = self._board.positions(venue)
             if message.frames:
-                has_any = True
                 self._put(mailboxes, _encode(message))
-        return has_any
+
+    def send_values(self) -> None:
+        """Encode and queue values, forecasts and metrics that changed, if any did."""
+        changes = self._board.changes()
+        if not (changes.series or changes.forecasts or changes.metrics):
+            return
+        for venue, mailboxes in self._by_venue().items():
+            message = messages.StateMessage(
+                tiles=self._board.tiles(venue, clients=len(self._clients), dropped=self.dropped),
+                series=changes.series,
+                forecasts=changes.forecasts,
+                metrics=changes.metrics,
+            )
+            self._put(mailboxes, _encode(message))
 
     def send_state(self) -> None:
-        """Encode and queue what changed besides, once per venue watched."""
-        self._ticks += 1
+        """Encode and queue what changed besides positions, once per venue watched."""
+        self._states += 1
         if not self._clients:
             return
         changes = self._board.changes()
         slow, last = self._watch.slow, self._last
         self._last = slow
-        with_sources = self._ticks % SOURCES_EVERY_TICKS == 0
+        with_sources = self._states % SOURCES_EVERY_STATES == 0
         for venue, mailboxes in self._by_venue().items():
             is_news = (slow.ledger, slow.ledger_error) != (last.ledger, last.ledger_error)
             message = self._state(

@@ -197,13 +197,13 @@ class Link(msgspec.Struct, frozen=True, gc=False):
 
 
 class StateMessage(msgspec.Struct, frozen=True, tag="state", tag_field="kind", omit_defaults=True):
-    """What changed since the last one, sent at most every 250 ms.
+    """What changed since the last one, sent at most every 60 ms.
 
     Attributes:
         tiles: The figures at the top, of the client's venue.
         series: Series with a new value.
         forecasts: Subjects with a new forecast.
-        zones: All zones of the client's venue.
+        zones: All zones of the client's venue, about four times a second.
         metrics: Players with a new finding.
         sources: All sources, about once a second.
         ledger: The account, when it changed.

@@ -7,11 +7,12 @@ every answer. Does not own users or roles; there is one token.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import html
 import ipaddress
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from urllib.parse import parse_qs
 
@@ -33,7 +34,9 @@ MAY_SEE = "matchday.may_see"
 
 LOGIN_FAILURES_MAX = 10
 LOGIN_WINDOW_S = 60.0
+LOGIN_CLIENTS_MAX = 1_000
 LOGIN_BYTES_MAX = 4_096
+LOGIN_S_MAX = 10.0
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -51,9 +54,12 @@ HEADERS = {
 class Guard:
     """ASGI middleware in front of everything: host, origin, token, headers."""
 
-    def __init__(self, app: ASGIApp, *, token: str | None, allowed_hosts: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, allowed_hosts: Sequence[str], clock: Clock
+    ) -> None:
         self._app = app
         self._token = token
+        self._clock = clock
         self._hosts = frozenset(name.lower() for name in allowed_hosts) | {"localhost"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +100,7 @@ class Guard:
         if scheme.lower() == "bearer" and _is_same(offered.strip(), self._token):
             return True
         cookie = Request({"type": "http", "headers": headers.raw}).cookies.get(COOKIE, "")
-        return _is_same(cookie, cookie_value(self._token))
+        return is_session(cookie, self._token, now_ms=self._clock.wall_ms())
 
 
 class Login:
@@ -104,7 +110,8 @@ class Login:
         self._token = token
         self._title = title
         self._clock = clock
-        self._failures_s: deque[float] = deque(maxlen=LOGIN_FAILURES_MAX)
+        # By address: else anybody who guesses would keep everybody out.
+        self._failures_s: OrderedDict[str, deque[float]] = OrderedDict()
 
     async def answer(self, request: Request) -> Response:
         """Show the form, or judge what was sent in it."""
@@ -112,23 +119,28 @@ class Login:
             return RedirectResponse("/", 303)
         if request.method != "POST":
             return self._page("")
-        if self._is_guessing():
+        client = request.client.host if request.client else ""
+        if self._is_guessing(client):
             return self._page("Too many attempts. Try again in a minute.", status=429)
         # The form is one small field: anything larger is not read to its end.
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LOGIN_BYTES_MAX:
-                return self._page("That is too long to be the token.", status=413)
+        try:
+            async with asyncio.timeout(LOGIN_S_MAX):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > LOGIN_BYTES_MAX:
+                        return self._page("That is too long to be the token.", status=413)
+        except TimeoutError:
+            return self._page("That took too long. Try again.", status=408)
         fields = parse_qs(body.decode("utf-8", "replace"))
         if not _is_same(fields.get("token", [""])[0].strip(), self._token):
-            self._failures_s.append(self._clock.monotonic_s())
-            emit(LoginRefused(client=request.client.host if request.client else ""))
+            self._note_failure(client)
+            emit(LoginRefused(client=client))
             return self._page("That is not the token.", status=401)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             COOKIE,
-            cookie_value(self._token),
+            cookie_value(self._token, until_ms=self._clock.wall_ms() + COOKIE_S * 1000),
             max_age=COOKIE_S,
             httponly=True,
             samesite="strict",
@@ -136,11 +148,18 @@ class Login:
         )
         return answer
 
-    def _is_guessing(self) -> bool:
-        now_s = self._clock.monotonic_s()
-        while self._failures_s and now_s - self._failures_s[0] > LOGIN_WINDOW_S:
-            self._failures_s.popleft()
-        return len(self._failures_s) >= LOGIN_FAILURES_MAX
+    def _is_guessing(self, client: str) -> bool:
+        failures_s = self._failures_s.get(client)
+        if failures_s is None or len(failures_s) < LOGIN_FAILURES_MAX:
+            return False
+        return self._clock.monotonic_s() - failures_s[0] <= LOGIN_WINDOW_S
+
+    def _note_failure(self, client: str) -> None:
+        failures_s = self._failures_s.setdefault(client, deque(maxlen=LOGIN_FAILURES_MAX))
+        failures_s.append(self._clock.monotonic_s())
+        self._failures_s.move_to_end(client)
+        if len(self._failures_s) > LOGIN_CLIENTS_MAX:
+            self._failures_s.popitem(last=False)
 
     def _page(self, problem: str, *, status: int = 200) -> HTMLResponse:
         note = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
@@ -155,7 +174,9 @@ def is_allowed_host(host: str, names: frozenset[str]) -> bool:
     An IP address always may: rebinding needs a name that the attacker's DNS answers for.
     """
     if host.startswith("["):
-        name = host[1:].partition("]")[0]
+        name, bracket, rest = host[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            return False
     else:
         name = host.rpartition(":")[0] if host.count(":") == 1 else host
     name = name.lower().rstrip(".")
@@ -166,9 +187,23 @@ def is_allowed_host(host: str, names: frozenset[str]) -> bool:
     return True
 
 
-def cookie_value(token: str) -> str:
-    """Derive what the cookie holds: who steals it has a session, not the token."""
-    return hmac.new(token.encode(), b"matchday dashboard session", hashlib.sha256).hexdigest()
+def cookie_value(token: str, *, until_ms: int) -> str:
+    """Derive what the cookie holds: who steals it has a session until then, not the token.
+
+    Args:
+        token: The page's.
+        until_ms: When the session ends, wall clock, milliseconds UTC.
+    """
+    text = f"matchday dashboard session until {until_ms}"
+    return f"{until_ms}.{hmac.new(token.encode(), text.encode(), hashlib.sha256).hexdigest()}"
+
+
+def is_session(cookie: str, token: str, *, now_ms: int) -> bool:
+    """Tell whether a cookie was made by `cookie_value` and its session has not ended."""
+    until = cookie.partition(".")[0]
+    if not (until.isascii() and until.isdecimal() and len(until) <= 16):
+        return False
+    return _is_same(cookie, cookie_value(token, until_ms=int(until))) and now_ms < int(until)
 
 
 def _is_same(offered: str, wanted: str) -> bool:

@@ -6,12 +6,15 @@ anything starts; links that are down are not a reason not to start.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from matchday.dashboard.app import make_app
 from matchday.dashboard.state import DashboardState
@@ -24,13 +27,67 @@ GRACE_S = 2
 ALIVE_EVERY_S = 1.0
 LIVE_BYTES_MAX = 4_096
 """A page has nothing to say on the live connection."""
+HEAD_S_MAX = 10.0
+"""Who has not sent a whole request by then is disconnected."""
+
+
+class Connection(H11Protocol):
+    """A connection of the web server that strangers cannot hold by saying nothing.
+
+    The library bounds only the pause after an answer, and not once a byte has come: a few
+    hundred half requests would take all the files that the process may open.
+    """
+
+    _head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget about it."""
+        if self._head_due is not None:
+            self._head_due.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._wait_for_head()
+
+    def _wait_for_head(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+        self._head_due = self.loop.call_later(HEAD_S_MAX, self._give_up)
+
+    def _give_up(self) -> None:
+        is_asked = self.cycle is not None and not self.cycle.response_complete
+        is_live_view = self.transport.get_protocol() is not self
+        if not (is_asked or is_live_view or self.transport.is_closing()):
+            self.transport.close()
 
 
 class DashboardServer:
-    """The dashboard on its port; `start` once, `stop` once or more, or use `with`."""
+    """The dashboard on its port; `start` once, `stop` once or more, or use `with`.
 
-    def __init__(self, state: DashboardState, *, host: str = "127.0.0.1", port: int = 8081) -> None:
+    Args:
+        state: What it shows.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        release: Called once nothing is shown any more, to let go of what `state` holds.
+    """
+
+    def __init__(
+        self,
+        state: DashboardState,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8081,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
         self._state = state
+        self._release = release
         self._host = host
         self._port = port
         self._thread: threading.Thread | None = None
@@ -63,12 +120,12 @@ class DashboardServer:
         """
         listener = self._listen()
         config = uvicorn.Config(
-            make_app(self._state),
+            make_app(self._state, on_crash=self._end_by),
             log_config=None,
             access_log=False,
             server_header=False,
             lifespan="on",
-            http="h11",
+            http=Connection,
             ws="websockets-sansio",
             ws_max_size=LIVE_BYTES_MAX,
             # On, it costs more than twice the CPU per client.
@@ -92,6 +149,7 @@ class DashboardServer:
         server.should_exit = True
         thread.join(STOP_S_MAX)
         self._thread = None
+        self._release()
         emit(ServiceStopped("dashboard", self._state.clock.monotonic_s() - self._started_s))
 
     def run(self, stop: threading.Event) -> None:
@@ -99,13 +157,15 @@ class DashboardServer:
 
         Raises:
             ConfigError: As `start`.
-            RuntimeError: The web server ended by itself.
+            RuntimeError: The web server ended by itself, or one of its threads by an error.
         """
         self.start()
         try:
             while not self._state.clock.wait(stop, ALIVE_EVERY_S):
                 if not self.is_running:
-                    raise RuntimeError("serving the dashboard: web server ended") from self._crash
+                    raise RuntimeError(
+                        f"serving the dashboard: ended by {self._crash!r}"
+                    ) from self._crash
         finally:
             self.stop()
 
@@ -120,6 +180,11 @@ class DashboardServer:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _end_by(self, error: BaseException) -> None:
+        self._crash = error
+        if self._server is not None:
+            self._server.should_exit = True
 
     def _serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,7 +38,6 @@ def read_account(stream: Stream, query: Query) -> Account:
         UnavailableError: Store or stream does not answer.
     """
     folded = query.folded()
-    counts = {source: msgspec.structs.replace(found) for source, found in folded.counts.items()}
     starts = {
         place: offset
         for place, offset in folded.next_offsets.items()
@@ -46,10 +45,25 @@ def read_account(stream: Stream, query: Query) -> Account:
     }
     reader = stream.reader([Topic.LEDGER], Start.at(starts))
     try:
-        for record in _to_the_end(reader):
-            add_ledger_record(counts, record, folded)
+        return account_at(folded, to_the_end(reader), stream)
     finally:
         reader.close()
+
+
+def account_at(folded: Folded, tail: Iterable[StreamRecord], stream: Stream) -> Account:
+    """Work out the account from its stored part and the ledger's records behind that.
+
+    Args:
+        folded: The stored part.
+        tail: Every record from the stored part's offsets to the end, read after it.
+        stream: Asked for what waits where retention deleted readings before they were stored.
+
+    Raises:
+        UnavailableError: The stream does not answer.
+    """
+    counts = {source: msgspec.structs.replace(found) for source, found in folded.counts.items()}
+    for record in tail:
+        add_ledger_record(counts, record, folded)
     if any(source.startswith(EXPIRED) for source in counts):
         attribute_expired(counts, folded, _waiting(stream, folded))
     return account_of(counts)
@@ -118,7 +132,7 @@ def _waiting(stream: Stream, folded: Folded) -> Counter[str]:
     waiting: Counter[str] = Counter()
     reader = stream.reader([Topic.ANALYTICS], Start.at(starts))
     try:
-        for record in _to_the_end(reader):
+        for record in to_the_end(reader):
             place = Partition(record.topic, record.partition)
             with suppress(RefusedError):
                 source = decode_reading(record.value).source
@@ -129,8 +143,12 @@ def _waiting(stream: Stream, folded: Folded) -> Counter[str]:
     return waiting
 
 
-def _to_the_end(reader: Reader) -> Iterator[StreamRecord]:
+def to_the_end(reader: Reader, *, records_max: int = _RECORDS_MAX) -> Iterator[StreamRecord]:
     """Give the records up to the stream's end.
+
+    Args:
+        reader: Read as far as that.
+        records_max: How many are taken, and held in memory, at once.
 
     Raises:
         UnavailableError: The stream answers, but for 10 s gave nothing of what it has: a
@@ -138,12 +156,12 @@ def _to_the_end(reader: Reader) -> Iterator[StreamRecord]:
     """
     empty_count = 0
     while not reader.is_at_end():
-        records = reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX)
+        records = reader.poll(timeout_s=_POLL_S, records_max=records_max)
         yield from records
         empty_count = 0 if records else empty_count + 1
         if empty_count > _EMPTY_POLLS_MAX:
             raise UnavailableError(
-                f"reading the account: the stream gave nothing for {_EMPTY_POLLS_MAX * _POLL_S:.0f}"
+                f"reading to the stream's end: it gave nothing for {_EMPTY_POLLS_MAX * _POLL_S:.0f}"
                 " s although its end is not reached"
             )
 
@@ -179,26 +197,3 @@ def verify(
         if not stored <= found <= most.get(source, 0):
             wrong.append(Mismatch(source, stored, pending, found))
     return wrong
-
-
-class CachedAccount:
-    """Keeps the account for the page, read again at most once per `every_s`."""
-
-    def __init__(self, stream: Stream, query: Query, *, clock: Clock, every_s: float = 1.0) -> None:
-        self._stream = stream
-        self._query = query
-        self._clock = clock
-        self._every_s = every_s
-        self._lock = threading.Lock()
-        self._account = Account(())
-        self._read_s = -every_s
-
-    def __call__(self) -> Account:
-        """Give the account, at most `every_s` old unless a link is down."""
-        with self._lock:
-            now_s = self._clock.monotonic_s()
-            if now_s - self._read_s >= self._every_s:
-                self._read_s = now_s
-                with suppress(UnavailableError):  # the link's own state says so
-                    self._account = settled_account(self._stream, self._query, clock=self._clock)
-            return self._account

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import sys
+from collections import deque
 from contextlib import closing
 from typing import Any, Literal
 
@@ -15,10 +15,10 @@ from matchday.domain.account import Account, AccountLine
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, RefusedError
 from matchday.ports import Partition, Start, Stream, StreamRecord
-from matchday.services.accounting import settled_account, verify
+from matchday.services.accounting import settled_account, to_the_end, verify
 from matchday.services.doctor import Diagnosis, examine
 from matchday.services.links import feed_opener, is_embedded, open_query, open_stream, read_token
-from matchday.services.printing import print_json, print_table, say
+from matchday.services.printing import print_bytes, print_json, print_table, say
 
 FIELDS = (
     "source",
@@ -31,6 +31,9 @@ FIELDS = (
     "missing",
 )
 PREVIEW_CHARS = 60
+PARTITION_DIGITS_MAX = 9
+OFFSET_DIGITS_MAX = 18
+LETTERS_AT_ONCE = 10
 
 
 def ledger(
@@ -51,7 +54,7 @@ def ledger(
     if source is not None:
         lines = tuple(line for line in account.lines if line.source == source)
         if not lines:
-            raise ConfigError(f"reading the ledger: no source is called {source!r}")
+            raise ConfigError(f"reading the ledger: no source is called {source[:80]!r}")
         account = Account(lines)
         wrong = [mismatch for mismatch in wrong if mismatch.source == source]
     adds_up = account.adds_up and not wrong
@@ -123,11 +126,16 @@ def check_settings(settings: Settings) -> None:
 
 def list_dead_letters(settings: Settings, *, limit: int, as_json: bool, clock: Clock) -> None:
     """Print the newest dead letters, newest first."""
-    with closing(_open_reading(settings, clock)) as stream:
-        records = _read_all(stream, Start.last(limit))
-    rows = [_letter_row(record) for record in records[-limit:][::-1]]
+    rows: deque[dict[str, Any]] = deque(maxlen=limit)
+    with (
+        closing(_open_reading(settings, clock)) as stream,
+        closing(stream.reader([Topic.DEAD_LETTERS], Start.last(limit))) as reader,
+    ):
+        # Row by row: of messages of several megabytes only the beginnings are kept.
+        for record in to_the_end(reader, records_max=LETTERS_AT_ONCE):
+            rows.appendleft(_letter_row(record))
     if as_json:
-        print_json(rows)
+        print_json(list(rows))
         return
     print_table(
         ["id", "time", "source", "reason", "topic", "bytes", "begins"],
@@ -156,24 +164,19 @@ def show_dead_letter(
         RefusedError: There is no such dead letter (`no_dead_letter`).
     """
     partition, _, offset = identity.partition("-")
-    if not (partition.isdecimal() and offset.isdecimal()):
-        raise ConfigError(f"reading dead letter {identity!r}: an id looks like 0-17")
+    is_id = partition.isdecimal() and offset.isdecimal()
+    if not is_id or len(partition) > PARTITION_DIGITS_MAX or len(offset) > OFFSET_DIGITS_MAX:
+        raise ConfigError(f"reading dead letter {identity[:80]!r}: an id looks like 0-17")
     place = Partition(Topic.DEAD_LETTERS, int(partition))
-    with closing(_open_reading(settings, clock)) as stream:
-        found = [
-            record
-            for record in _read_all(stream, Start.at({place: int(offset)}), first=place)
-            if (record.partition, record.offset) == (place.number, int(offset))
-        ]
-    if not found:
+    found = _dead_letter(settings, place, int(offset), clock=clock)
+    if found is None:
         raise RefusedError("no_dead_letter", f"reading dead letter {identity}: there is none")
     if is_raw:
-        sys.stdout.buffer.write(found[0].value)
-        sys.stdout.buffer.flush()
+        print_bytes(found.value)
         return
-    row = _letter_row(found[0])
+    row = _letter_row(found)
     if as_json:
-        print_json(row | {"base64": base64.b64encode(found[0].value).decode()})
+        print_json(row | {"base64": base64.b64encode(found.value).decode()})
         return
     for name, value in row.items():
         if name != "text":
@@ -208,17 +211,19 @@ def _open_reading(settings: Settings, clock: Clock) -> Stream:
     return open_stream(settings, clock=clock, read_only=embedded)
 
 
-def _read_all(
-    stream: Stream, start: Start, *, first: Partition | None = None
-) -> list[StreamRecord]:
-    """Read dead letters to the end, or only the first record of one partition."""
-    records: list[StreamRecord] = []
-    with closing(stream.reader([Topic.DEAD_LETTERS], start)) as reader:
-        while not reader.is_at_end():
-            records.extend(reader.poll(timeout_s=0.2, records_max=1000))
-            if first is not None and any(item.partition == first.number for item in records):
-                break
-    return records
+def _dead_letter(
+    settings: Settings, place: Partition, offset: int, *, clock: Clock
+) -> StreamRecord | None:
+    """Read one dead letter; None where there is none at this place."""
+    with (
+        closing(_open_reading(settings, clock)) as stream,
+        closing(stream.reader([place.topic], Start.at({place: offset}))) as reader,
+    ):
+        for record in to_the_end(reader, records_max=LETTERS_AT_ONCE):
+            if record.partition == place.number:
+                # What was at a place that retention has passed is gone: this is the next one.
+                return record if record.offset == offset else None
+    return None
 
 
 def _letter_row(record: StreamRecord) -> dict[str, Any]:

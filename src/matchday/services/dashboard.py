@@ -9,7 +9,7 @@ from matchday.config import Settings
 from matchday.dashboard.serve import DashboardServer
 from matchday.dashboard.state import Attribution, DashboardState
 from matchday.ports import LinkState, Query, Stream
-from matchday.services.accounting import CachedAccount
+from matchday.services.cached_account import CachedAccount
 from matchday.services.demo import demo_attributions
 from matchday.services.lifecycle import Role, Service
 from matchday.services.links import is_embedded, open_query, open_stream, read_token
@@ -31,9 +31,10 @@ def build_page(
     if not is_embedded(url):
         note = url.rpartition("@")[2].partition("://")[2] or url.rpartition("@")[2]
     venues = read_venues(settings)
+    account = CachedAccount(stream, query, clock=clock)
     state = DashboardState(
         query=query,
-        account=CachedAccount(stream, query, clock=clock),
+        account=account,
         links=links,
         stream=lambda: stream,
         venues=venues,
@@ -44,7 +45,9 @@ def build_page(
         token=read_token(settings.http.token_file),
         allowed_hosts=settings.http.allowed_hosts,
     )
-    return DashboardServer(state, host=settings.bind, port=settings.http.port)
+    return DashboardServer(
+        state, host=settings.bind, port=settings.http.port, release=account.close
+    )
 
 
 def build_dashboard(settings: Settings, *, clock: Clock) -> Service:

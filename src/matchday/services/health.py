@@ -10,19 +10,28 @@ import hmac
 import json
 import selectors
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+from matchday.clock import Clock, SystemClock
 from matchday.config import LOOPBACK, Settings
 from matchday.domain.instants import iso_from_ms
 from matchday.errors import MatchdayError
 from matchday.observe import metrics
+from matchday.observe.events import RoleCrashed, emit
 from matchday.ports import LinkState
 from matchday.services.links import read_token
 
 DEFAULT_PORTS = {"sensor": 9101, "server": 9102, "analysis": 9103, "alert": 9104}
 REQUEST_TIMEOUT_S = 5.0
+REQUESTS_MAX = 32
+"""Answered at once, each in a thread; who comes beyond is disconnected."""
+LINKS_S_MAX = 0.5
+"""Who probes gives up after a second or two, and takes silence for death."""
 
 
 def link_rows(links: Sequence[LinkState]) -> list[dict[str, object]]:
@@ -77,19 +86,13 @@ class Health:
         port: int,
         token: str | None = None,
     ) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-        class Server(ThreadingHTTPServer):
-            address_family = family
-
         try:
-            self._server = Server((host, port), _answers(links, token))
+            self._server = _server(host, port, _answers(_Prompt(links).states, token))
         except OSError as error:
             raise MatchdayError(
                 f"listening on {host}:{port}: {error.strerror}; choose another with "
                 "MATCHDAY_HEALTH__PORT"
             ) from error
-        self._server.daemon_threads = True
         self.port = self._server.server_port
 
     def run(self, stop: threading.Event) -> None:
@@ -115,6 +118,81 @@ class Health:
                 self._server.handle_request()
 
 
+class _Prompt:
+    """The states of links without ever waiting long for them: one that hangs is told instead."""
+
+    def __init__(
+        self, links: Callable[[], Sequence[LinkState]], *, clock: Clock | None = None
+    ) -> None:
+        self._links = links
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._asking: Future[Sequence[LinkState]] | None = None
+        self._asked_ms = 0
+        self._last: Sequence[LinkState] = ()
+
+    def states(self) -> Sequence[LinkState]:
+        with self._lock:
+            if self._asking is None or self._asking.done():
+                self._asking = Future()
+                self._asked_ms = self._clock.wall_ms()
+                threading.Thread(
+                    target=self._ask, args=(self._asking,), name="health.links", daemon=True
+                ).start()
+            asking = self._asking
+        try:
+            self._last = asking.result(LINKS_S_MAX)
+        except TimeoutError:
+            detail = f"asking for the links: no answer within {LINKS_S_MAX} s"
+            return [*self._last, LinkState("links", False, self._asked_ms, detail)]
+        return self._last
+
+    def _ask(self, asking: Future[Sequence[LinkState]]) -> None:
+        try:
+            asking.set_result(self._links())
+        except BaseException as error:  # noqa: BLE001 - belongs to whoever asked
+            asking.set_exception(error)
+
+
+def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    free = threading.BoundedSemaphore(REQUESTS_MAX)
+    never = threading.Event()
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        daemon_threads = True
+        # Of the library's 5 a burst of connections waits for the kernel to try again: seconds.
+        request_queue_size = 2 * REQUESTS_MAX
+
+        def get_request(self) -> tuple[Any, Any]:
+            try:
+                return super().get_request()
+            except OSError:
+                # No file left to open: who waits is still there, and is at once again.
+                never.wait(0.1)
+                raise
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if free.acquire(blocking=False):
+                super().process_request(request, client_address)
+            else:
+                self.shutdown_request(request)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                free.release()
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Tell of errors of ours; that somebody hung up is none."""
+            error = sys.exception()
+            if not isinstance(error, OSError):
+                emit(RoleCrashed("health.http", repr(error)))
+
+    return Server((host, port), handler)
+
+
 def _answers(
     links: Callable[[], Sequence[LinkState]], token: str | None
 ) -> type[BaseHTTPRequestHandler]:
@@ -122,6 +200,8 @@ def _answers(
 
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_TIMEOUT_S
+        server_version = "matchday"
+        sys_version = ""
         # One send per answer: a probe that reads the status and hangs up would reset a second.
         wbufsize = -1
 

@@ -1,9 +1,14 @@
-"""How answers are printed: tables for people and JSON for programs, on standard output."""
+"""How answers are printed: tables for people and JSON for programs, on standard output.
+
+Raises a MatchdayError where that cannot be written to.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 from rich.box import SIMPLE
@@ -11,14 +16,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from matchday.errors import MatchdayError
+
 WIDTH_CHARS = 200
 """Of tables that go to no terminal."""
 
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
-    sys.stdout.buffer.flush()
+    print_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+
+
+def print_bytes(value: bytes) -> None:
+    """Write bytes as they are."""
+    with _translated():
+        sys.stdout.buffer.write(value)
+        sys.stdout.buffer.flush()
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -29,9 +42,29 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     is_terminal = sys.stdout.isatty()
-    Console(width=None if is_terminal else WIDTH_CHARS).print(table)
+    with _translated():
+        Console(width=None if is_terminal else WIDTH_CHARS).print(table)
+        sys.stdout.flush()
 
 
 def say(text: str, *, to_result: bool = False) -> None:
     """Print a line for people: to standard error, or to the result itself."""
     print(text, file=sys.stdout if to_result else sys.stderr)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Tell that an answer could not be written; that nobody reads it any more is no error.
+
+    Raises:
+        MatchdayError: Such as of a full disk.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is left in the buffer would be tried, and told of, once more at the very end.
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        raise MatchdayError(f"writing the answer to standard output: {error.strerror}") from error

@@ -44,6 +44,8 @@ from matchday.stream.kafka_url import KafkaAddress
 MADE_FOLDER: Final = "made"
 MADE_FILE: Final = "passwords.json"
 MQTT_PREFIX: Final = "mqtt-"
+KEPT: Final = frozenset({"mongo-root", KEY})
+"""What cannot be replaced by writing it to a file."""
 _PASSWORD_BYTES: Final = 32
 _KEY_BYTES: Final = 192
 _URL_BYTES_MAX: Final = 8192
@@ -113,6 +115,37 @@ def add_sensor(directory: Path, venue: str) -> str:
     return made.mqtt[venue].password
 
 
+def rotate(directory: Path, name: str) -> None:
+    """Replace one password; it is in force once `create` and then the services run again.
+
+    Only the passwords' own file changes here, whole or not at all: every other file follows
+    from it and from where the servers are, which `create` is told.
+
+    Args:
+        directory: Where `create` ran.
+        name: One of `names`.
+
+    Raises:
+        ConfigError: There is no such name, or it is one that MongoDB took at its first start
+            and would not know anew.
+    """
+    if name in KEPT:
+        raise ConfigError(
+            f"rotating secret {name!r}: MongoDB took it at its first start and would let nobody in"
+            " with another"
+        )
+    with _locked(directory):
+        made = _need_made(directory)
+        user = name.removeprefix(MQTT_PREFIX)
+        if name in made.passwords:
+            made = replace(made, passwords={**made.passwords, name: _new_password()})
+        elif name != user and user in made.mqtt:
+            made = replace(made, mqtt={**made.mqtt, user: _new_login()})
+        else:
+            raise _unknown(f"rotating secret {name[:80]!r}", made)
+        _settle(directory, _made_file(made), uid=os.geteuid())
+
+
 def reveal(directory: Path, name: str) -> str:
     """Give one password by its name in `names`.
 
@@ -126,8 +159,7 @@ def reveal(directory: Path, name: str) -> str:
         login = made.mqtt.get(name.removeprefix(MQTT_PREFIX))
         found = None if login is None else login.password
     if found is None:
-        known = ", ".join(_names(made))
-        raise ConfigError(f"showing secret {name!r}: none is called so; there are {known}")
+        raise _unknown(f"showing secret {name[:80]!r}", made)
     return found
 
 
@@ -203,6 +235,10 @@ def _new_password() -> str:
     return password
 
 
+def _unknown(action: str, made: Made) -> ConfigError:
+    return ConfigError(f"{action}: none is called so; there are {', '.join(_names(made))}")
+
+
 def _names(made: Made) -> list[str]:
     return sorted(made.passwords) + [f"{MQTT_PREFIX}{user}" for user in sorted(made.mqtt)]
 
@@ -244,12 +280,19 @@ def _need_made(directory: Path) -> Made:
 
 
 def _refuse_leftovers(directory: Path, files: Iterable[SecretFile]) -> None:
+    """Refuse a folder that holds what we made, or what others did: it would be given away."""
     for file in files:
         path = directory / file.folder / file.name
         if path.exists():
             raise ConfigError(
                 f"making secrets: {MADE_FOLDER}/{MADE_FILE} is gone from {directory}, yet {path}"
                 f" was made from it; {_REMEDY}"
+            )
+    for folder in (directory / name for name in OWNERS):
+        if folder.is_symlink() or (folder.is_dir() and any(folder.iterdir())):
+            raise ConfigError(
+                f"making secrets in {directory}: {folder} is there and was not made here; choose"
+                " a folder that holds nothing else"
             )
 
 
