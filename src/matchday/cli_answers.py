@@ -75,7 +75,12 @@ def config_check(*, config: ConfigFile = None) -> None:
 
 
 @deadletter.command(name="list")
-def deadletter_list(*, limit: int = 50, json: AsJson = False, config: ConfigFile = None) -> None:
+def deadletter_list(
+    *,
+    limit: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1, lte=100_000))] = 50,
+    json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
     """List the newest refused messages with their reasons.
 
     Parameters

@@ -107,6 +107,28 @@ def secrets_add_sensor(
     )
 
 
+@secrets.command(name="rotate")
+def secrets_rotate(name: str, /, *, directory: SecretsFolder, config: ConfigFile = None) -> None:
+    """Replace one password by a new one.
+
+    It is in force once everything that uses it has started again, after `secrets create`.
+
+    Parameters
+    ----------
+    name
+        As `secrets show` lists it, such as page-token, kafka-server or mqtt-demo.
+    """
+    from matchday.services import secrets as service
+
+    load_settings(config)
+    service.rotate(directory, name)
+    print(  # noqa: T201
+        f"matchday: {name} is replaced and in force once all has started again:"
+        " docker compose up -d --wait --force-recreate",
+        file=sys.stderr,
+    )
+
+
 @secrets.command(name="show")
 def secrets_show(
     name: str | None = None, /, *, directory: SecretsFolder, config: ConfigFile = None

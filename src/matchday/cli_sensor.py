@@ -29,7 +29,7 @@ def simulate(
     kind: Literal["scalar", "count", "players"] = "scalar",
     venue: Path | None = None,
     seed: int = 1,
-    messages: int | None = None,
+    messages: Annotated[int | None, Parameter(validator=cyclopts.validators.Number(gte=1))] = None,
     config: ConfigFile = None,
 ) -> int:
     """Publish made-up but plausible data from several sources.

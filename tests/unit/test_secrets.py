@@ -330,6 +330,40 @@ def test_name_that_is_taken_or_no_topic_level_is_refused(folder: Path, venue: st
     assert stamps(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "told_to"),
+    [
+        ("page-token", {"dashboard/page_token"}),
+        ("mongo-dashboard", {"dashboard/store_url", "setup/accounts.json"}),
+        ("kafka-analysis", {"kafka/kafka_server_jaas.conf", "model_analysis/stream_url"}),
+        ("mqtt-demo", {"mosquitto/users", "sensor/mqtt_url"}),
+    ],
+)
+def test_password_that_is_replaced_reaches_all_who_use_it_and_nobody_else(
+    folder: Path, name: str, told_to: set[str], capsys
+):
+    secrets.create(folder, Addresses())
+    old, before = secrets.reveal(folder, name), contents(folder)
+    assert run(["secrets", "rotate", name, f"--dir={folder}"]) == 0
+    new = secrets.reveal(folder, name)
+    assert new != old
+    assert new not in capsys.readouterr().err
+    secrets.create(folder, Addresses())
+    after = contents(folder)
+    changed = {file for file in after if after[file] != before[file]}
+    assert changed == told_to | {"made/passwords.json"}
+    assert old not in b"".join(after.values()).decode()
+
+
+@pytest.mark.parametrize("name", ["mongo-root", "mongo-key", "nothing", "mqtt-", "mqtt-x", "demo"])
+def test_secret_that_cannot_be_replaced_stays(folder: Path, name: str):
+    secrets.create(folder, Addresses())
+    before = stamps(folder)
+    with pytest.raises(ConfigError, match="rotating secret"):
+        secrets.rotate(folder, name)
+    assert stamps(folder) == before
+
+
 def test_show_without_a_name_lists_names_and_no_password(folder: Path, capsys):
     run(["secrets", "create", f"--dir={folder}"])
     capsys.readouterr()
@@ -340,7 +374,9 @@ def test_show_without_a_name_lists_names_and_no_password(folder: Path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["show", "page-token"], ["show"], ["add-sensor", "oval"]], ids=str
+    "arguments",
+    [["show", "page-token"], ["show"], ["add-sensor", "oval"], ["rotate", "page-token"]],
+    ids=str,
 )
 def test_commands_that_need_secrets_say_that_there_are_none(folder: Path, arguments, capsys):
     assert run(["secrets", *arguments, f"--dir={folder}"]) == 3
@@ -384,3 +420,18 @@ def test_missing_address_file_is_an_error_and_not_the_container(folder: Path, tm
 @pytest.mark.parametrize("host", ["a b", "x@y", "-h", "kafka:9092"])
 def test_kafka_host_that_is_none_is_refused(folder: Path, host: str):
     assert run(["secrets", "create", f"--dir={folder}", f"--kafka-host={host}"]) == 3
+
+
+@pytest.mark.parametrize("as_link", [False, True])
+def test_folder_that_somebody_else_uses_is_left_as_it_is(folder: Path, tmp_path: Path, as_link):
+    other = tmp_path / "other" if as_link else folder / "server"
+    other.mkdir(parents=True)
+    (other / "main.py").write_text("something else\n")
+    other.chmod(0o755)
+    if as_link:
+        folder.mkdir()
+        (folder / "server").symlink_to(other)
+    with pytest.raises(ConfigError, match="server is there and was not made here"):
+        secrets.create(folder, Addresses())
+    assert stat.S_IMODE(other.stat().st_mode) == 0o755
+    assert not (folder / "made").exists()
