@@ -37,10 +37,11 @@ image:
 	  --build-arg VERSION=$(VERSION) --build-arg EXTRAS=$(IMAGE_EXTRAS) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
+# Every benchmark in a short form, and one report of them in bench-report/; ARGS=--full,
+# ARGS="--only hop1".
 bench: $(VENV)/.all servers
-	$(BIN)/python benchmarks/hop1.py
-	$(BIN)/python benchmarks/hop2.py
-	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/peers/install.py
+	$(BIN)/python benchmarks/all.py $(ARGS)
 
 check: $(VENV)/.all
 	$(BIN)/ruff format --check src tests benchmarks

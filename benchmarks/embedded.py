@@ -4,6 +4,10 @@ One process does everything, durably; no server runs. The rate is raised step by
 ramp stops at the first rate that is not sustained: the load kept its pace, and everything
 was stored and analysed `REST_S_MAX` after the last message. Memory is the resident set beyond
 that of a bare interpreter: at rest before the first message, and the most seen under load.
+
+Before the ramp it is watched with no message at all, and with one a second: time on a
+processor in per cent of one core, wake-ups a second, and memory. `--rest-seconds 0` leaves
+that out.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from at_rest import use_of
 from harness import Publisher, Sampler, running, service
 from report import (
     BASELINE,
@@ -34,8 +39,10 @@ from report import (
 
 from servers.process import free_port, wait_until
 
+RESTS_PER_S = (0, 1)
 RATES_PER_S = (5_000, 10_000, 15_000, 20_000, 25_000, 30_000)
 PACE_MIN = 0.95
+SETTLE_S = 5.0
 REST_S_MAX = 2.5
 
 _STORED = "SELECT coalesce(sum(stored), 0) FROM account"
@@ -105,6 +112,27 @@ def deployed(checkout: Path | None) -> Iterator[Embedded]:
         yield Embedded(port, folder, pid, _bare_mb())
 
 
+def rest(at: Embedded, system: str, *, rate_per_s: int, seconds: int, seq_first: int) -> Figure:
+    """Watch it at no message or few; CPU and wake-ups are those of all its threads."""
+    publisher = None
+    messages = rate_per_s * (seconds + int(SETTLE_S))
+    if messages:
+        publisher = Publisher(at.port, messages=messages, rate=rate_per_s, seq_first=seq_first)
+        publisher.go()
+    time.sleep(SETTLE_S)
+    before, began_s = use_of(at.pid), time.monotonic()
+    time.sleep(seconds)
+    after, took_s = use_of(at.pid), time.monotonic() - began_s
+    if publisher is not None:
+        publisher.result()
+    notes = {
+        "CPU, % of a core": 100 * (after.cpu_s - before.cpu_s) / took_s,
+        "wake-ups/s": (after.wakeups - before.wakeups) / took_s,
+        "memory, MB": at.memory_mb(),
+    }
+    return Figure(f"{system} {rate_per_s}/s", rate_per_s * seconds, took_s, {}, notes)
+
+
 def step(at: Embedded, system: str, *, rate_per_s: int, seconds: int, seq_first: int) -> Figure:
     """Run one step of the ramp; whether it was sustained is a note."""
     messages = rate_per_s * seconds
@@ -137,8 +165,9 @@ def step(at: Embedded, system: str, *, rate_per_s: int, seconds: int, seq_first:
 
 def main() -> None:
     """Take the figures and print them."""
-    given = arguments(__doc__, step_seconds=10)
+    given = arguments(__doc__, step_seconds=10, rest_seconds=20)
     machine_is = machine()
+    rests: list[Figure] = []
     steps: list[Figure] = []
     for number in range(given.rounds):
         for system in systems(given, round_number=number):
@@ -147,6 +176,11 @@ def main() -> None:
             with deployed(given.against if system == OTHER else None) as at:
                 progress(f"{system}: {at.memory_mb():.0f} MB beyond the interpreter at rest")
                 seq_first = 1
+                for rate_per_s in RESTS_PER_S if given.rest_seconds else ():
+                    progress(f"round {number + 1}: {system} at {rate_per_s}/s, at rest")
+                    options = {"rate_per_s": rate_per_s, "seconds": given.rest_seconds}
+                    rests.append(rest(at, system, **options, seq_first=seq_first))
+                    seq_first += rate_per_s * (given.rest_seconds + int(SETTLE_S))
                 for rate_per_s in RATES_PER_S:
                     progress(f"round {number + 1}: {system} at {rate_per_s}/s")
                     options = {"rate_per_s": rate_per_s, "seconds": given.step_seconds}
@@ -155,6 +189,8 @@ def main() -> None:
                     if not steps[-1].notes["sustained"]:
                         break
     parts = {f"rate raised every {given.step_seconds} s (CPU: seconds per 100,000)": steps}
+    if rests:
+        parts = {f"at rest, {given.rest_seconds} s": rests, **parts}
     title = "Embedded: sensor -> own endpoint -> SQLite stream and store, and analysis"
     report(title, machine_is, parts, as_json=given.json)
 

@@ -61,9 +61,10 @@ class Figure:
         return self.messages / self.seconds
 
     def row(self) -> dict[str, float]:
-        """Give all numbers by column name."""
+        """Give all numbers by column name; no rate where no messages were counted."""
         cpu = {f"CPU {name}": value for name, value in self.cpu_per_100k.items()}
-        return {"messages/s": self.per_s, **cpu, **self.notes}
+        rate = {"messages/s": self.per_s} if self.messages else {}
+        return {**rate, **cpu, **self.notes}
 
 
 def figure(system: str, first: Sample, last: Sample, **notes: float) -> Figure:
@@ -73,7 +74,7 @@ def figure(system: str, first: Sample, last: Sample, **notes: float) -> Figure:
     return Figure(system, messages, last.at_s - first.at_s, cpu, notes)
 
 
-def arguments(text: str | None, **defaults: float) -> argparse.Namespace:
+def arguments(text: str | None, **defaults: float | str) -> argparse.Namespace:
     """Read the options that every benchmark has, and those of one, by their defaults."""
     parser = argparse.ArgumentParser(description=text)
     for name, default in {**defaults, "rounds": 3}.items():
@@ -166,7 +167,7 @@ def _table(figures: Sequence[Figure]) -> None:
         if len(rows) > 1:
             middle = [_middle([row[c] for row in rows if c in row]) for c in columns]
             lines.append([f"{system}, median", *map(_number, middle)])
-    for theirs in (OTHER, BASELINE):
+    for theirs in (name for name in by_system if name != OURS):
         pairs = zip(by_system.get(OURS, []), by_system.get(theirs, []), strict=False)
         for number, (mine, other) in enumerate(pairs, 1):
             ratios = [_ratio(other.get(column), mine.get(column)) for column in columns]

@@ -55,7 +55,7 @@ def draw(panels: Sequence[Panel], *, span_s: float, marks_s: Sequence[float] = (
 
 def _panel(panel: Panel, *, top: int, span_s: float, marks_s: Sequence[float]) -> list[str]:
     inner = WIDTH - LEFT - RIGHT
-    ceiling = _round_up(max((y for line in panel.lines.values() for _, y in line), default=1.0))
+    ceiling = round_up(max((y for line in panel.lines.values() for _, y in line), default=1.0))
 
     def x(at_s: float) -> float:
         return LEFT + inner * at_s / span_s
@@ -92,7 +92,7 @@ def _panel(panel: Panel, *, top: int, span_s: float, marks_s: Sequence[float]) -
     return parts
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
     """Give the next number of the form 1, 2, 5 times a power of ten; 1 for nothing."""
     if value <= 0:
         return 1.0

@@ -1,0 +1,237 @@
+"""Who takes part in a comparison, and how each is started on servers that run.
+
+Owns the table of systems for each job: their processes, the fields under which each keeps a
+reading's source, number and time, and why one is left out. Does not own how they are measured
+(`compare`) nor the settings of the peers (`telegraf`, `connect`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness import Servers, loop, running, service
+from report import BASELINE, OTHER, OURS
+
+from matchday.clock import SystemClock
+from matchday.domain.topics import Topic
+from matchday.store.mongo import MongoStore
+from peers import connect, telegraf
+from peers.install import missing
+from servers.mosquitto import Mosquitto
+from servers.process import wait_until
+
+MQTT_TO_KAFKA: Final = "hop1"
+KAFKA_TO_MONGO: Final = "hop2"
+MQTT_TO_MONGO: Final = "whole"
+ANALYSED: Final = "matchday with analysis"
+SPLIT: Final = "matchday by role"
+TELEGRAF: Final = "Telegraf"
+CONNECT: Final = "Kafka Connect"
+BOTH: Final = "Telegraf + Kafka Connect"
+TWICE: Final = "Telegraf + Telegraf"
+
+TOPIC: Final = str(Topic.ANALYTICS)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a system works: servers, and what is its own on them.
+
+    Attributes:
+        servers: Kafka, and MongoDB but for the first hop.
+        broker: Mosquitto, but for the second hop.
+        directory: For settings and logs.
+        database: Of this run.
+        checkout: The other checkout, where one takes part.
+    """
+
+    servers: Servers
+    broker: Mosquitto | None
+    directory: Path
+    database: str
+    checkout: Path | None
+
+    @property
+    def url(self) -> str:
+        """Give MongoDB's address."""
+        assert self.servers.mongo is not None
+        return self.servers.mongo.url
+
+    @property
+    def mqtt(self) -> Mosquitto:
+        """Give the broker."""
+        assert self.broker is not None
+        return self.broker
+
+
+@dataclass(frozen=True)
+class System:
+    """One that takes part.
+
+    Attributes:
+        name: In tables.
+        start: Starts it; gives its processes by name, all killed with the stack.
+        source: Where a stored record has its source, a dotted path.
+        seq: Where it has its number.
+        needs: Names of `peers.install.missing`.
+    """
+
+    name: str
+    start: Callable[[ExitStack, Place], dict[str, int]]
+    source: str
+    seq: str
+    needs: tuple[str, ...] = ()
+
+    @property
+    def lack(self) -> str | None:
+        """Give why it cannot take part; None when it can."""
+        lacks = [why for name, why in missing().items() if name in self.needs]
+        return "; ".join(lacks) or None
+
+
+def _ours(
+    *commands: tuple[str, ...], is_other: bool = False
+) -> Callable[[ExitStack, Place], dict[str, int]]:
+    links = {"ingest": "mqtt", "persist": "store", "server": "mqtt", "analysis": "stream"}
+
+    def start(stack: ExitStack, place: Place) -> dict[str, int]:
+        settings = {"MATCHDAY_STREAM__URL": place.servers.kafka.url}
+        if place.broker is not None:
+            settings["MATCHDAY_MQTT__URL"] = place.broker.url
+        if place.servers.mongo is not None:
+            settings["MATCHDAY_STORE__URL"] = place.url
+            settings["MATCHDAY_STORE__DATABASE"] = place.database
+            clock = SystemClock()
+            with closing(MongoStore(place.url, clock=clock, database=place.database)) as store:
+                store.prepare()
+        checkout = place.checkout if is_other else None
+        found = {}
+        for words in commands:
+            one = service(place.directory, settings, *words, checkout=checkout)
+            name = words[-1]
+            found[name] = stack.enter_context(running(one))
+            wait_until(lambda: one.links().get(links[name], False), what=f"{name} is connected")  # noqa: B023
+        return found
+
+    return start
+
+
+def _loops(*roles: str) -> Callable[[ExitStack, Place], dict[str, int]]:
+    def start(stack: ExitStack, place: Place) -> dict[str, int]:
+        kafka = f"--kafka={place.servers.kafka.bootstrap}"
+        found = {}
+        for role in roles:
+            if role == "ingest":
+                words = [f"--mqtt-port={place.mqtt.port}"]
+            else:
+                words = [f"--mongo={place.url}", f"--database={place.database}"]
+                clock = SystemClock()
+                with closing(MongoStore(place.url, clock=clock, database=place.database)) as store:
+                    store.prepare()
+            found[role] = stack.enter_context(running(loop(place.directory, role, kafka, *words)))
+        return found
+
+    return start
+
+
+def _telegraf_ingest(stack: ExitStack, place: Place) -> dict[str, int]:
+    one = telegraf.mqtt_to_kafka(
+        place.directory,
+        mqtt_port=place.mqtt.port,
+        bootstrap=place.servers.kafka.bootstrap,
+        topic=TOPIC,
+        broker_log=place.mqtt.process.log_path,
+    )
+    return {"ingest": stack.enter_context(running(one))}
+
+
+def _telegraf_persist(layout: str) -> Callable[[ExitStack, Place], dict[str, int]]:
+    def start(stack: ExitStack, place: Place) -> dict[str, int]:
+        one = telegraf.kafka_to_mongo(
+            place.directory,
+            bootstrap=place.servers.kafka.bootstrap,
+            topic=TOPIC,
+            url=place.url,
+            database=place.database,
+            layout=layout,
+        )
+        return {"persist": stack.enter_context(running(one))}
+
+    return start
+
+
+def _connect(time_field: str, meta_field: str) -> Callable[[ExitStack, Place], dict[str, int]]:
+    def start(stack: ExitStack, place: Place) -> dict[str, int]:
+        one = connect.kafka_to_mongo(
+            place.directory,
+            bootstrap=place.servers.kafka.bootstrap,
+            topic=TOPIC,
+            url=place.url,
+            database=place.database,
+            time_field=time_field,
+            meta_field=meta_field,
+        )
+        return {"persist": stack.enter_context(running(one))}
+
+    return start
+
+
+def _after(
+    *starts: Callable[[ExitStack, Place], dict[str, int]],
+) -> Callable[[ExitStack, Place], dict[str, int]]:
+    def start(stack: ExitStack, place: Place) -> dict[str, int]:
+        return {name: pid for one in starts for name, pid in one(stack, place).items()}
+
+    return start
+
+
+_INGEST, _PERSIST = ("server", "--role", "ingest"), ("server", "--role", "persist")
+_STORED = ("metadata.sensor_id", "seq")
+
+LINEUP: Final[Mapping[str, tuple[System, ...]]] = {
+    MQTT_TO_KAFKA: (
+        System(OURS, _ours(_INGEST), "sensor", "seq"),
+        System(OTHER, _ours(_INGEST, is_other=True), "sensor", "seq"),
+        System(TELEGRAF, _telegraf_ingest, "tags.sensor", "fields.seq", ("telegraf",)),
+        # The loop passes payloads on as they are: the source is in the key alone.
+        System(BASELINE, _loops("ingest"), "", "seq"),
+    ),
+    KAFKA_TO_MONGO: (
+        System(OURS, _ours(_PERSIST), *_STORED),
+        System(OTHER, _ours(_PERSIST, is_other=True), *_STORED),
+        System(
+            TELEGRAF,
+            _telegraf_persist(telegraf.OF_MATCHDAY),
+            "tags.sensor",
+            "seq",
+            ("telegraf",),
+        ),
+        System(CONNECT, _connect("ts", "sensor"), "sensor", "seq", ("connect",)),
+        System(BASELINE, _loops("persist"), *_STORED),
+    ),
+    MQTT_TO_MONGO: (
+        System(OURS, _ours(("server",)), *_STORED),
+        System(OTHER, _ours(("server",), is_other=True), *_STORED),
+        System(SPLIT, _ours(_INGEST, _PERSIST), *_STORED),
+        System(ANALYSED, _ours(("server",), ("analysis",)), *_STORED),
+        System(
+            BOTH,
+            _after(_telegraf_ingest, _connect("timestamp", "tags")),
+            "tags.sensor",
+            "fields.seq",
+            ("telegraf", "connect"),
+        ),
+        System(
+            TWICE,
+            _after(_telegraf_ingest, _telegraf_persist(telegraf.OF_TELEGRAF)),
+            "tags.tags_sensor",
+            "fields_seq",
+            ("telegraf",),
+        ),
+        System(BASELINE, _loops("ingest", "persist"), *_STORED),
+    ),
+}
