@@ -62,7 +62,7 @@ def test_services_started_before_their_servers_work_once_these_come_and_come_bac
         account = ask(settings, "ledger", "--verify")
         assert account["adds_up"]
         assert account["totals"]["stored"] == len(load.acknowledged)
-        wait_until(lambda: all(analysis.links().values()), what="analysis is back", timeout_s=60)
+        wait_until(analysis.is_ready, what="analysis is back", timeout_s=60)
     finally:
         server.kill()
         analysis.kill()

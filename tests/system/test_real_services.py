@@ -44,7 +44,7 @@ def test_dashboard_shows_collection_and_account_of_the_real_servers(deployment, 
     deployment.settled_account(1)
     dashboard = MatchdayService(tmp_path, ("dashboard",), deployment.settings)
     with dashboard:
-        wait_until(lambda: all(dashboard.links().values()), what="all links are up")
+        wait_until(dashboard.is_ready, what="all links are up")
         assert "cafe01" in page(dashboard, "/db/server/sensors")
         found = json.loads(page(dashboard, "/api/v1/ledger"))
         assert "cafe01" in json.dumps(found)

@@ -9,9 +9,10 @@ import pytest
 
 from matchday.cli import run
 from matchday.config import load
+from matchday.domain.venue import read_venue
 from matchday.errors import ConfigError
 from matchday.services.analysis import plan_of
-from matchday.services.links import read_users
+from matchday.services.links import read_token, read_users
 from matchday.services.sensor import speed_of
 
 
@@ -72,6 +73,48 @@ def test_users_file_lets_in_who_it_names_and_nobody_else(tmp_path: Path):
     file.write_text("no colon\n")
     with pytest.raises(ConfigError, match="line 1"):
         read_users(file)
+    file.write_bytes(b"tag:\xff\n")
+    with pytest.raises(ConfigError, match="byte 4 is no UTF-8"):
+        read_users(file)
+
+
+def test_token_that_no_browser_could_send_is_refused(tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_text("sixteen characters and more")
+    assert read_token(file) == "sixteen characters and more"
+    file.write_text("sixteen ch\u00e4racters")
+    with pytest.raises(ConfigError, match="printable ASCII"):
+        read_token(file)
+    file.write_bytes(b"sixteen characters\xff")
+    with pytest.raises(ConfigError, match="byte 18 is no UTF-8"):
+        read_token(file)
+
+
+def test_venue_file_that_is_no_text_is_refused(tmp_path: Path):
+    file = tmp_path / "venue.toml"
+    file.write_bytes(b"id = '\xff'")
+    with pytest.raises(ConfigError, match="reading venue"):
+        read_venue(file)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["deadletter", "list", "--limit", "0"],
+        ["deadletter", "list", "--limit", "99999999999999999999"],
+        ["sensor", "simulate", "--messages", "-1"],
+    ],
+)
+def test_counts_out_of_bounds_are_wrong_usage(arguments: list[str]):
+    assert run(arguments) == 2
+
+
+@pytest.mark.parametrize(
+    "identity", ["", "0-", "a-b", "0-17-3", "0-" + "9" * 5000, "9" * 20 + "-1"]
+)
+def test_a_dead_letters_id_that_is_none_is_refused_before_anything_is_opened(identity, capsys):
+    assert run(["deadletter", "show", identity]) == 3
+    assert "an id looks like 0-17" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "fast", "nan"])

@@ -53,7 +53,7 @@ def read(file: RecordingFile) -> Iterator[RecordedMessage]:
         try:
             line = _line_decoder.decode(text)
             payload = _payload(line)
-        except (msgspec.MsgspecError, binascii.Error):
+        except (msgspec.MsgspecError, binascii.Error, RecursionError):
             file.skipped["malformed row"] += 1
             continue
         own_ms = event_time_ms(payload)
