@@ -34,7 +34,7 @@ from matchday.ports import Consumer, Producer, Stream, StreamRecord
 from matchday.protocols.ownership import Event, illegal
 
 GROUP = "matchday-analysis"
-BACKOFF_S_MAX = 5.0
+BACKOFF_S_MAX = 2.0
 
 
 @dataclass(frozen=True)

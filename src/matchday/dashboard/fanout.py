@@ -202,9 +202,9 @@ class Hub:
             self._send(socket, mailbox, venue), name="dashboard.live_sender"
         )
         try:
-            while True:
-                # Nothing is expected from the page; reading is how its leaving is noticed.
-                await socket.receive_text()
+            # Nothing is expected from the page; reading is how its leaving is noticed.
+            await socket.receive_text()
+            await socket.close(1008, "the live view takes no messages")
         except (WebSocketDisconnect, KeyError):
             pass
         finally:

@@ -39,7 +39,7 @@ more CPU, since it wakes us with every packet. A feed that gave nothing for so l
 nothing more before an acknowledgement."""
 FLOOD_REFUSED_PER_S = 200.0
 FLOOD_EVENT_EVERY_S = 10.0
-BACKOFF_S_MAX = 5.0
+BACKOFF_S_MAX = 2.0
 SETTLED_MS = 10_000
 """So long after connecting, a broker has delivered again what had not been acknowledged."""
 

@@ -21,7 +21,7 @@ class PersistPolicy:
             seconds; how much of it is used is the rule of `linger`.
         confirm_every_s: Least time between two confirmations of bookmarks alone, in seconds;
             what was stored since the last one is looked up again after a crash.
-        retry_s: First pause after the store did not answer, in seconds; doubles, jittered.
+        retry_s: First pause after store or stream did not answer, in seconds; doubles, jittered.
         retry_s_max: Longest such pause.
         stop_grace_s: How long a stop tries to finish the batch in hand while the store does
             not answer; after that it comes again at the next start.
@@ -33,7 +33,7 @@ class PersistPolicy:
     batch_linger_s: float = 0.05
     confirm_every_s: float = 0.5
     retry_s: float = 0.1
-    retry_s_max: float = 10.0
+    retry_s_max: float = 2.0
     stop_grace_s: float = 5.0
 
     def __post_init__(self) -> None:

@@ -120,19 +120,28 @@ class LinkProbe:
                 return
             self._is_asking = True
             self._asked_s = now_s
-        # Gives the log lines of this client, which nobody else asks for.
-        admin.poll(0)
-        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
-        asked[topic].add_done_callback(self._hear)
+        try:
+            # Gives the log lines of this client, which nobody else asks for.
+            admin.poll(0)
+            asked = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
+            asked[topic].add_done_callback(self._hear)
+        except BaseException:
+            self._has_asked()
+            raise
 
     def _hear(self, answer: Future[Any]) -> None:
-        error = answer.exception()
-        known = None if error is None else kafka_error(error)
-        # The client's own errors are below 0, a broker's above.
-        if error is None or (known is not None and known.code() > KafkaError.NO_ERROR):
-            self._link.is_there()
-        elif known is None or known.code() != KafkaError._DESTROY:
-            # In that case it is our own client that ends.
-            self._link.is_silent(said(error))
+        try:
+            error = answer.exception()
+            known = None if error is None else kafka_error(error)
+            # The client's own errors are below 0, a broker's above.
+            if error is None or (known is not None and known.code() > KafkaError.NO_ERROR):
+                self._link.is_there()
+            elif known is None or known.code() != KafkaError._DESTROY:
+                # In that case it is our own client that ends.
+                self._link.is_silent(said(error))
+        finally:
+            self._has_asked()
+
+    def _has_asked(self) -> None:
         with self._lock:
             self._is_asking = False
