@@ -7,6 +7,7 @@ here: a SIGKILL of the servers themselves (tests/system does that without contai
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.timeout(600)
 
 RATE_PER_S = 500
 SOURCES = tuple(f"load-{number}" for number in range(20))
+QUANTITY = {"quantity": "temperature", "unit": "degC"}
 # What is measured is printed. The bound is for a machine that others load as well: a killed
 # process holds its partitions until its session ends, and a store that was away a minute has
 # 30,000 readings to catch up with.
@@ -36,10 +38,18 @@ def stack(deployments) -> Stack:
     return deployments.use("faults", scale={"sensor": 1}).stack
 
 
+class Thermometers(Load):
+    """Readings of what the deployment's model forecasts."""
+
+    def payload(self, source: str, seq: int) -> bytes:
+        """Give a temperature; nothing else is forecast by the model."""
+        return json.dumps(json.loads(super().payload(source, seq)) | QUANTITY).encode()
+
+
 @pytest.fixture(scope="module")
 def load(stack: Stack) -> Iterator[Load]:
     """Give a load that flows while the module runs, once its first readings are stored."""
-    running = Load(
+    running = Thermometers(
         stack.port("MQTT"),
         rate_per_s=RATE_PER_S,
         sources=SOURCES,
