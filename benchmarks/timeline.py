@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from math import ceil, log10
+from operator import itemgetter
 from typing import Final
 
 WIDTH: Final = 900
@@ -83,7 +85,8 @@ def _panel(panel: Panel, *, top: int, span_s: float, marks_s: Sequence[float]) -
         )
     for number, (name, line) in enumerate(panel.lines.items()):
         colour = COLOURS[number % len(COLOURS)]
-        points = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in line)
+        dots = _thinned([(x(at), y(value)) for at, value in line])
+        points = " ".join(f"{across:.1f},{down:.1f}" for across, down in dots)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
         parts.append(
             f'<text x="{WIDTH - RIGHT + 8}" y="{top + 12 + 15 * number}" fill="{colour}">'
@@ -98,3 +101,13 @@ def round_up(value: float) -> float:
         return 1.0
     unit = 10.0 ** (ceil(log10(value)) - 1)
     return next(step * unit for step in (1, 2, 5, 10) if step * unit >= value)
+
+
+def _thinned(dots: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Keep of each pixel's width the first, the highest, the lowest and the last dot."""
+    kept: list[tuple[float, float]] = []
+    for _, column in groupby(dots, key=lambda dot: int(dot[0])):
+        run = list(column)
+        ends = {run[0], min(run, key=itemgetter(1)), max(run, key=itemgetter(1)), run[-1]}
+        kept += sorted(ends, key=run.index)
+    return kept

@@ -47,6 +47,9 @@ TEST_PROJECTS: Final = "md-ct-"
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 90.0
 
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Held, or Python would complain that a process was forgotten; its pid file ends it."""
+
 # The bridge's packets must fit the narrowest link that a virtual machine is likely to have.
 _MTU_BYTES: Final = 1400
 _BRIDGE: Final = "docker0"
@@ -208,6 +211,7 @@ def _start(engine: Engine) -> None:
             raise UnavailableError(f"starting dockerd: {' / '.join(last) or 'no answer'}")
         with suppress(subprocess.TimeoutExpired):
             server.wait(0.2)
+    _STARTED.append(server)
 
 
 def _own_pid(engine: Engine) -> int | None:
