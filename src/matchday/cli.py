@@ -34,7 +34,7 @@ from matchday.cli_options import (
 from matchday.cli_sensor import sensor
 from matchday.clock import SystemClock
 from matchday.errors import ConfigError, DeniedError, MatchdayError, UnavailableError
-from matchday.services.lifecycle import serve
+from matchday.services.lifecycle import serve, spare_arenas
 
 EXIT_CODES = (
     (ConfigError, EXIT_CONFIG),
@@ -103,6 +103,7 @@ def up(
     """
     from matchday.services.together import build_together
 
+    spare_arenas()
     settings = load_settings(
         config, data_dir=data, http__port=http_port, mqtt__port=mqtt_port
     ).settings

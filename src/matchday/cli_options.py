@@ -37,10 +37,11 @@ def load_settings(file: Path | None, **overrides: Any) -> Loaded:
     Raises:
         ConfigError: A name is unknown or a value out of bounds.
     """
-    loaded = load(
-        file=file,
-        overrides={name.replace("__", "."): value for name, value in overrides.items()},
-    )
+    texts = {
+        name.replace("__", "."): str(value) if isinstance(value, Path) else value
+        for name, value in overrides.items()
+    }
+    loaded = load(file=file, overrides=texts)
     log = loaded.settings.log
     logs.configure(as_json=None if log.format == "auto" else log.format == "json", level=log.level)
     return loaded

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from matchday.cli import run
+from matchday.cli_options import load_settings
 from matchday.config import load
 from matchday.domain.venue import read_venue
 from matchday.errors import ConfigError
@@ -121,3 +122,8 @@ def test_a_dead_letters_id_that_is_none_is_refused_before_anything_is_opened(ide
 def test_speed_that_is_none_is_refused(text: str):
     with pytest.raises(ConfigError, match="--speed"):
         speed_of(text)
+
+
+def test_folder_given_on_the_command_line_is_the_data_folder(tmp_path: Path):
+    loaded = load_settings(None, data_dir=tmp_path / "here", http__port=None)
+    assert loaded.settings.data_dir == tmp_path / "here"

@@ -8,6 +8,7 @@ Three quarters of the deadline are graceful. A role that ends by an error ends t
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import signal
 import threading
@@ -24,6 +25,8 @@ GRACEFUL_SHARE = 0.75
 CHECK_S = 0.05
 WAIT_S = 5.0
 COLLECT_EVERY_OBJECTS = 100_000
+M_ARENA_MAX = -8
+"""The GNU C library's name of the setting, from its malloc.h."""
 
 
 @dataclass
@@ -144,6 +147,19 @@ def spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_EVERY_OBJECTS, 20, 20)
+
+
+def spare_arenas() -> bool:
+    """Let all threads share one arena of the C library's memory; tell whether that works here.
+
+    Each thread has one of its own otherwise, with free room that the others cannot use: 5 MB of
+    `matchday up` at 20,000 messages a second. Threads of Python hardly ever allocate at the same
+    time. Call it before threads are started.
+    """
+    try:
+        return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1))
+    except (AttributeError, OSError):
+        return False  # another C library, which has no such arenas
 
 
 def stop_on_signals(service: Service) -> None:
