@@ -200,6 +200,9 @@ def user_of(url: str) -> str:
 
 def _without_secrets(text: str, url: str) -> str:
     text = _USER_INFO.sub("//***@", text)
-    for secret in _passwords(url):
-        text = text.replace(secret, "***")
+    found = _USER_INFO.search(url)
+    if found is not None:
+        for secret in (found[1], *found[1].split(":", 1)):
+            if secret:
+                text = text.replace(secret, "***")
     return text
