@@ -22,6 +22,8 @@ from matchday.services.health import REQUESTS_MAX, Health, health_of
 
 TOKEN = "token-of-sixteen-and-more"
 DOWN = LinkState("stream", False, 0, "kafka:9092 does not answer")
+ANSWERS_S_MAX = 4.0
+"""It answers after half a second; the rest is for a busy machine."""
 
 
 @contextmanager
@@ -104,7 +106,7 @@ def test_it_answers_while_a_link_hangs_and_says_so():
         for _ in range(3):
             began_s = clock.monotonic_s()
             status, body = get(f"{url}/readyz")
-            assert clock.monotonic_s() - began_s < 1.0
+            assert clock.monotonic_s() - began_s < ANSWERS_S_MAX
             assert status == 503
             assert [row["link"] for row in json.loads(body)["links"]] == ["store", "links"]
         hang.set()
@@ -152,10 +154,11 @@ def test_without_a_file_left_to_open_it_looks_now_and_then_and_answers_later(mon
         return accept(server)
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    others = set(threading.enumerate())
     with running(Health(list, host="127.0.0.1", port=0)) as url, ExitStack() as held:
         assert get(f"{url}/livez")[0] == 200
         # It closes its end of the connection a moment after ours.
-        while any("process_request" in thread.name for thread in threading.enumerate()):
+        while any("process_request" in one.name for one in set(threading.enumerate()) - others):
             threading.Event().wait(0.01)
         patient = held.enter_context(socket.socket())
         filler: list[int] = []
