@@ -70,11 +70,11 @@ class KafkaProducer:
         self._is_closed = False
         self._client = Client(self._settings())
         try:
-            self._client.init_transactions(cluster.io_timeout_s)
-        except KafkaException as error:
+            # Asked again while the coordinator, just started, still reads what it has to know.
+            cluster.ask(self._client.init_transactions, action=f"taking over the name {owner}")
+        except UnavailableError:
             self.close()
-            raise cluster.unavailable(error, action=f"taking over the name {owner}") from error
-        cluster.link.is_answering()
+            raise
 
     def commit(
         self,
