@@ -35,16 +35,26 @@ def print_bytes(value: bytes) -> None:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under a header; cells are text, never markup."""
+    """Print rows under a header; cells are text, never markup nor commands to a terminal."""
     table = Table(box=SIMPLE)
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(readable(str(cell))) for cell in row))
     is_terminal = sys.stdout.isatty()
     with _translated():
         Console(width=None if is_terminal else WIDTH_CHARS).print(table)
         sys.stdout.flush()
+
+
+def readable(text: str) -> str:
+    """Spell out what would steer a terminal: names come from outside, a line end from us."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
+        for one in text
+    )
 
 
 def say(text: str, *, to_result: bool = False) -> None:
