@@ -12,8 +12,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matchday.analysis.pipeline import PartitionAnalysis
+from matchday.analysis.plan import Plan
 from matchday.analysis.players.metrics import PlayerMetrics
 from matchday.analysis.players.paths import MotionPolicy, Paths, Samples, Steps
+from matchday.analysis.players.slopes import LEAPS_MAX
 from matchday.analysis.policy import AnalysisPolicy
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Positions, TrackedObject
@@ -70,11 +73,24 @@ class Reference:
         if not before.is_good:
             before = self.samples[-4]
         is_back = _speed(before, newest) <= POLICY.speed_mps_max
-        if is_back and _speed(judged, newest) > POLICY.speed_mps_max:
+        is_leap = is_back and _speed(judged, newest) > POLICY.speed_mps_max
+        if is_leap and self._leaps() <= LEAPS_MAX:
             judged.is_good = False
         else:
             judged.path += 1
             newest.path += 1
+
+    def _leaps(self) -> int:
+        """Count the samples in a row, up to the last but one, that lie off their neighbours."""
+        count = 0
+        for before, judged, after in zip(
+            self.samples[-3::-1], self.samples[-2::-1], self.samples[::-1], strict=False
+        ):
+            is_away = min(_speed(before, judged), _speed(judged, after)) > POLICY.speed_mps_max
+            if not is_away or _speed(before, after) > POLICY.speed_mps_max:
+                break
+            count += 1
+        return count
 
     def _settle(self) -> None:
         centre = self.samples[self.settled]
@@ -121,6 +137,23 @@ def rough_walk(rng: random.Random) -> Iterator[tuple[int, float, float]]:
         yield t_ms, x + off + rng.gauss(0, noise_m), y + rng.gauss(0, noise_m)
 
 
+def leaping_walk(rng: random.Random) -> Iterator[tuple[int, float, float]]:
+    """Lie now here, now there, nearly always in turn: nearly every step is too fast."""
+    step_ms = rng.choice((20, 40, 100, 400))
+    turns = rng.choice((0.8, 0.95, 0.99))
+    # The far end is too far for one step and too close for two, or too far for both.
+    far_m = rng.choice((1.5, 3.0)) * POLICY.speed_mps_max * step_ms / 1000
+    t_ms, is_far = T0 + rng.randrange(1000), False
+    for number in range(rng.randrange(40, 300)):
+        t_ms += step_ms
+        is_far ^= rng.random() < turns
+        drift_m = number * step_ms / 1000
+        yield t_ms, drift_m + is_far * far_m + rng.gauss(0, 0.02), rng.gauss(0, 0.02)
+
+
+WALKS = (rough_walk, leaping_walk)
+
+
 def in_columns(
     walks: list[list[tuple[int, float, float]]], rng: random.Random
 ) -> dict[int, list[tuple[float, ...]]]:
@@ -158,7 +191,7 @@ def _some(items: list[tuple[int, float, float]], rng: random.Random) -> range:
 @given(seed=st.integers(0, 2**32))
 def test_paths_in_columns_are_those_of_the_filter_sample_by_sample(seed: int) -> None:
     rng = random.Random(seed)
-    walks = [list(rough_walk(rng)) for _ in range(rng.randrange(1, 6))]
+    walks = [list(rng.choice(WALKS)(rng)) for _ in range(rng.randrange(1, 6))]
     found = in_columns(walks, rng)
     for row, walk in enumerate(walks):
         reference = Reference()
@@ -167,6 +200,30 @@ def test_paths_in_columns_are_those_of_the_filter_sample_by_sample(seed: int) ->
         reference.end()
         # The reference solves by another method: equal to rounding, in metres and seconds.
         np.testing.assert_allclose(found[row], reference.steps, rtol=1e-7, atol=1e-7)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 299), min_size=1, max_size=8))
+def test_restart_amid_leaps_gives_the_findings_of_no_restart(seed: int, cuts: list[int]) -> None:
+    rng = random.Random(seed)
+    readings = [
+        Positions(source="s", t_ms=t_ms, objects=(TrackedObject("e", x, y, team="home"),))
+        for t_ms, x, y in leaping_walk(rng)
+    ]
+    plan = Plan(AnalysisPolicy(window_s=rng.choice((0.5, 1.0, 10.0))))
+
+    def findings(ends: list[int]) -> list[Finding]:
+        made: list[Finding] = []
+        begin = rewind = 0
+        for end in [*ends, len(readings)]:
+            analysis = PartitionAnalysis(plan)
+            for offset in range(rewind, end):
+                found = analysis.take(readings[offset], offset=offset, stream_ms=T0)
+                made += found if offset >= begin else []
+            begin, rewind = end, analysis.rewind_offset(end)
+        return made
+
+    assert findings(sorted({cut for cut in cuts if cut < len(readings)})) == findings([])
 
 
 @settings(max_examples=25, deadline=None)
@@ -180,7 +237,7 @@ def test_when_positions_are_worked_through_changes_no_bit_of_a_finding(seed: int
             objects=(TrackedObject(f"e{rng.randrange(2)}", x, y, team="home"),),
         )
         for number in range(3)
-        for t_ms, x, y in rough_walk(rng)
+        for t_ms, x, y in rng.choice(WALKS)(rng)
     ]
     readings.sort(key=lambda one: one.t_ms + rng.choice((0, 100)))
     window_s = rng.choice((0.5, 2.0, 10.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import msgspec
@@ -12,20 +13,23 @@ from hypothesis import strategies as st
 from analysis_scenario import PLAN, records_of
 from matchday.analysis import windows
 from matchday.analysis.pipeline import PartitionAnalysis
+from matchday.analysis.plan import Plan
 from matchday.domain.finding import Finding
 from matchday.ports import StreamRecord
 
 
-def uninterrupted(records: list[StreamRecord]) -> list[Finding]:
-    return PartitionAnalysis(PLAN).consume(records)
+def uninterrupted(records: list[StreamRecord], *, plan: Plan = PLAN) -> list[Finding]:
+    return PartitionAnalysis(plan).consume(records)
 
 
-def with_restarts(records: list[StreamRecord], commits: list[int]) -> list[Finding]:
+def with_restarts(
+    records: list[StreamRecord], commits: list[int], *, plan: Plan = PLAN
+) -> list[Finding]:
     """Work up to each commit, die there, and rebuild from the rewind offset in silence."""
     findings: list[Finding] = []
     begin = rewind = 0
     for end in [*commits, len(records)]:
-        analysis = PartitionAnalysis(PLAN)
+        analysis = PartitionAnalysis(plan)
         analysis.consume(records[rewind:begin])
         findings += analysis.consume(records[begin:end])
         rewind = analysis.rewind_offset(end)
@@ -103,6 +107,22 @@ def test_silent_track_is_forgotten_at_the_same_record_whoever_reads(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "FORGET_RECORDS", forget_records)
         assert with_restarts(records, sorted(cuts)) == uninterrupted(records)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    cuts=st.lists(st.integers(1, 899), min_size=1, max_size=8, unique=True),
+    rest_records=st.integers(1, 200),
+)
+def test_what_is_at_rest_is_forgotten_at_the_same_record_whoever_reads(
+    seed: int, cuts: list[int], rest_records: int
+) -> None:
+    records = with_jumping_clock(records_of(seed, 900), random.Random(seed))
+    policy = dataclasses.replace(PLAN.policy, rest_records_max=rest_records, forget_s=60.0)
+    plan = dataclasses.replace(PLAN, policy=policy)
+    whole = uninterrupted(records, plan=plan)
+    assert with_restarts(records, sorted(cuts), plan=plan) == whole
 
 
 def test_the_scenario_reaches_every_kind_of_finding() -> None:

@@ -12,6 +12,7 @@ from matchday.analysis.pipeline import PartitionAnalysis
 from matchday.analysis.plan import Plan
 from matchday.analysis.players.metrics import PlayerMetrics
 from matchday.analysis.policy import AnalysisPolicy
+from matchday.analysis.rolling import WindowStatistics
 from matchday.domain.reading import Positions, Scalar, TrackedObject
 
 T_MS = 1_700_000_000_000
@@ -98,6 +99,22 @@ def test_rewind_is_the_lowest_offset_of_all_series() -> None:
                 if at >= oldest
             )
             assert found == lowest
+
+
+def test_windows_of_sources_at_rest_hold_a_restart_back_by_a_bounded_number_of_records() -> None:
+    policy = AnalysisPolicy(rest_records_max=1_000, window_s=1.0, idle_s=3.0)
+    statistics = WindowStatistics(policy)
+    lags = []
+    for offset in range(20_000):
+        # A thousand a second; now and then another source speaks once and never again.
+        source = f"once-{offset}" if offset % 2_500 == 7 else "steady"
+        if T_MS + offset >= statistics.deadline_ms:
+            statistics.pass_time(T_MS + offset)
+        statistics.feed(reading(source, T_MS + offset), offset=offset, stream_ms=T_MS + offset)
+        if offset % 100 == 0:
+            lags.append(offset - statistics.rewind(offset, stream_ms=T_MS + offset))
+    window, silence, closing_late = 1_000, 3_000, 1_100
+    assert 1_000 < max(lags) <= window + silence + closing_late
 
 
 def test_looking_for_the_rewind_offset_does_not_look_at_every_series() -> None:

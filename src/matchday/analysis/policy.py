@@ -24,7 +24,8 @@ class AnalysisPolicy:
         lateness_s: The watermark trails a track's highest event time by this much.
         idle_s: A track silent for this long has its open windows closed.
         forget_s: A track silent for this long loses its watermark too: a reading that
-            comes after it opens windows anew. It bounds what a restart must read again.
+            comes after it opens windows anew. With `rest_records_max` it bounds what a restart
+            must read again.
         window_s: Length of a window.
         baseline_season_s: The season of the baseline; None infers it from the cadence.
         baseline_seasons: How many seasons of readings the baseline keeps, at least 2.
@@ -36,6 +37,9 @@ class AnalysisPolicy:
             forgotten; it bounds the memory of sources that never come back.
         rewind_records_max: The baseline forgets readings more than this many records back,
             which bounds how much a restart must read again.
+        rest_records_max: A silent track with closed windows holds a restart back by no more
+            records than this: in a stream so fast that they come within `forget_s` it is
+            forgotten sooner.
         gap_s: A player unseen for longer than this starts a new path; no distance across.
         min_step_s: Samples of one player that follow closer than this are skipped.
         filter_half_width_s: Half the width of the speed filter; 0.28 s is 15 samples at
@@ -59,6 +63,7 @@ class AnalysisPolicy:
     baseline_forget_s: float = 3 * 86_400.0
     baseline_series_max: int = 100_000
     rewind_records_max: int = 1_000_000
+    rest_records_max: int = 100_000
     gap_s: float = 1.0
     min_step_s: float = 0.02
     filter_half_width_s: float = 0.28

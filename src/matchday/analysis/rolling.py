@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from matchday.analysis.analyser import Track
-from matchday.analysis.policy import AnalysisPolicy, ms
+from matchday.analysis.policy import AnalysisPolicy
 from matchday.analysis.series import samples_of
 from matchday.analysis.windows import Closed, Windows
 from matchday.domain.finding import Finding
@@ -59,13 +59,7 @@ class WindowStatistics:
 
     def __init__(self, policy: AnalysisPolicy) -> None:
         self._policy = policy
-        self._windows: Windows[Moments] = Windows(
-            width_ms=ms(policy.window_s),
-            lateness_ms=ms(policy.lateness_s),
-            idle_ms=ms(policy.idle_s),
-            forget_ms=ms(policy.forget_s),
-            make=Moments,
-        )
+        self._windows: Windows[Moments] = Windows.by(policy, Moments)
 
     @property
     def deadline_ms(self) -> int:

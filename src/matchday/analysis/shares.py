@@ -49,6 +49,7 @@ class _Share:
 
     @property
     def is_dirty(self) -> bool:
+        """Tell whether its bookmark could move on."""
         return self.progress.phase is Phase.AHEAD
 
 

@@ -16,6 +16,9 @@ of others is dropped with its watermark. Time alone would not do: where the stre
 ahead, tracks that speak all the time would be dropped too, and would then open windows anew that
 were closed and emitted a moment before. Both are measured from the track's last record, and looked
 at as soon as both may be full: whoever has read that record forgets the track at the same one.
+Where the stream is fast, a track whose windows silence has closed is forgotten sooner, once the
+offsets are `rest_records` past its last record: a restart would have to read all of them again.
+That is looked at by blocks of offsets, which are the same for everybody.
 A source whose clock stands still keeps its window open, and so its rewind, until it moves.
 """
 
@@ -27,6 +30,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from matchday.analysis.analyser import Track
 from matchday.analysis.needs import Needs
+from matchday.analysis.policy import AnalysisPolicy, ms
 
 A = TypeVar("A")
 
@@ -36,6 +40,7 @@ FORGET_RECORDS = 1_000
 kept in a partition."""
 
 _NO_TIME_MS = -(1 << 62)
+_REST_BLOCKS = 10
 
 
 class Closed(NamedTuple, Generic[A]):
@@ -65,6 +70,7 @@ class Lane(Generic[A]):
     track: Track
     seen_ms: int
     seen_count: int = 0
+    seen_block: int = 0
     high_ms: int = _NO_TIME_MS
     high_offset: int = -1
     floor_ms: int = _NO_TIME_MS
@@ -84,6 +90,8 @@ class Windows(Generic[A]):
         lateness_ms: How far the watermark trails, event time.
         idle_ms: Silence after which windows are closed, stream time.
         forget_ms: Silence after which a track is forgotten, stream time.
+        rest_records: A track whose windows are closed is forgotten already when so many offsets
+            have passed since its last record, or up to a tenth more.
         make: Gives empty totals.
     """
 
@@ -94,12 +102,15 @@ class Windows(Generic[A]):
         lateness_ms: int,
         idle_ms: int,
         forget_ms: int,
+        rest_records: int,
         make: Callable[[], A],
     ) -> None:
         self._width_ms = width_ms
         self._lateness_ms = lateness_ms
         self._idle_ms = idle_ms
         self._forget_ms = forget_ms
+        self._block_records = max(-(-rest_records // _REST_BLOCKS), 1)
+        self._block = 0
         self._make = make
         self._lanes: dict[Track, Lane[A]] = {}
         self._needs: Needs[Lane[A]] = Needs()
@@ -109,6 +120,18 @@ class Windows(Generic[A]):
         self._ripe_count = NEVER_MS
         self._ripe_ms = NEVER_MS
         self.deadline_ms = NEVER_MS
+
+    @classmethod
+    def by(cls, policy: AnalysisPolicy, make: Callable[[], A]) -> Windows[A]:
+        """Give windows with the numbers of a policy; see the class for `make`."""
+        return cls(
+            width_ms=ms(policy.window_s),
+            lateness_ms=ms(policy.lateness_s),
+            idle_ms=ms(policy.idle_s),
+            forget_ms=ms(policy.forget_s),
+            rest_records=policy.rest_records_max,
+            make=make,
+        )
 
     def lane(self, track: Track, *, stream_ms: int) -> Lane[A]:
         """Give the state of a track that a record was just read of; ends its silence."""
@@ -189,6 +212,11 @@ class Windows(Generic[A]):
 
     def observe(self, lane: Lane[A], t_ms: int, *, offset: int) -> list[Closed[A]]:
         """Move the track's watermark and give the windows it passed, in order of time."""
+        block = offset // self._block_records
+        if block != self._block:
+            self._block = block
+            self.deadline_ms = _NO_TIME_MS
+        lane.seen_block = block
         # Of equal times the newest offset counts: the rewind moves on with it.
         if t_ms >= lane.high_ms:
             lane.high_ms, lane.high_offset = t_ms, offset
@@ -231,6 +259,9 @@ class Windows(Generic[A]):
                 end_ms = self._end_of(lane.high_ms)
                 if end_ms > lane.floor_ms:
                     lane.floor_ms, lane.floor_offset = end_ms, lane.high_offset
+            if self._block - lane.seen_block > _REST_BLOCKS and self._is_settled(lane):
+                forgotten.append(lane.track)
+                continue
             if stream_ms >= quiet_ms + self._forget_ms:
                 if self._count - lane.seen_count >= FORGET_RECORDS:
                     forgotten.append(lane.track)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchday.analysis.analyser import Track
-from matchday.analysis.policy import AnalysisPolicy, ms
+from matchday.analysis.policy import AnalysisPolicy
 from matchday.analysis.windows import Closed, Lane, Windows
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Count, Positions, Reading
@@ -133,13 +133,7 @@ class ZoneDensity:
         self._areas = {
             (venue.id, zone.id): zone.area_m2 for venue in venues.values() for zone in venue.zones
         }
-        self._windows: Windows[ZoneTotals] = Windows(
-            width_ms=ms(policy.window_s),
-            lateness_ms=ms(policy.lateness_s),
-            idle_ms=ms(policy.idle_s),
-            forget_ms=ms(policy.forget_s),
-            make=ZoneTotals,
-        )
+        self._windows: Windows[ZoneTotals] = Windows.by(policy, ZoneTotals)
 
     @property
     def deadline_ms(self) -> int:

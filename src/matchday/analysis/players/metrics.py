@@ -77,13 +77,7 @@ class PlayerMetrics:
         self._grid_ms = policy.min_step_s * 1000.0
         # Behind this a path of the frame's entities may have ended unnoticed.
         self._reach_ms = self._gap_ms - math.ceil(self._grid_ms)
-        self._windows: Windows[None] = Windows(
-            width_ms=ms(policy.window_s),
-            lateness_ms=ms(policy.lateness_s),
-            idle_ms=ms(policy.idle_s),
-            forget_ms=ms(policy.forget_s),
-            make=lambda: None,
-        )
+        self._windows: Windows[None] = Windows.by(policy, lambda: None)
         self._empty()
 
     def _empty(self) -> None:

@@ -8,8 +8,9 @@ therefore given *late*: when a sample at least 0.30 s newer has come (0.32 s at 
 sample at slow rates), or when the entity has gone.
 
 Artefacts of tracking: one sample that jumps away and back faster than `speed_mps_max` is
-left out; a jump that stays starts a new path. No speed and no distance is ever taken across
-a gap or a jump.
+left out; a jump that stays starts a new path. Where more than `LEAPS_MAX` samples in a row jump
+away and back, as where two entities share an id, each one is a jump and none is left out. No
+speed and no distance is ever taken across a gap or a jump.
 
 State is a ring of the last samples per entity, which has a row in all arrays. A result is the
 same, to the last bit, however the samples are split over calls: every sum runs over the samples
@@ -25,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from matchday.analysis.players.slopes import REACH, RING, Ring, Settled, speeds
+from matchday.analysis.players.slopes import LEAPS_MAX, REACH, RING, Ring, Settled, speeds
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -35,10 +36,9 @@ Flags = NDArray[np.bool_]
 NEVER = int(np.iinfo(np.int64).max)
 """The offset of nothing: greater than every other."""
 
-DEPTH = 24
+DEPTH = 1 + REACH + LEAPS_MAX + 1
 """So many samples before it a step can depend on: 1 for the way, `REACH` for the filter there,
-and 8 by which artefacts next to those are told."""
-
+and those by which the artefacts among these are told: a row of leaps, and one before it."""
 
 _NO_RING = -1
 _RINGS_LEAST = 64
@@ -258,7 +258,7 @@ class Paths:
         begun = np.where(begins, index, self._begun[new.row])
         begun = begun[np.maximum.accumulate(np.where(is_mark, place, 0))]
         ring.t_ms[at], ring.x[at], ring.y[at] = new.t_ms, new.x, new.y
-        ring.is_good[at] = True
+        ring.is_good[at], ring.leaps[at] = True, 0
         ring.begun[at], ring.since[at] = begun, new.since
         before = np.concatenate(([0], new.since[:-1]))
         before[first] = ring.since[_at(rows, index[first] - 1)]
@@ -298,14 +298,17 @@ class Paths:
     def _judge_one(self, new: _Pushed) -> None:
         """Judge with one new sample for each row."""
         ring, row, index = self._ring, new.row, new.number
-        judged, newest = _at(row, index - 1), _at(row, index)
-        base = np.where(ring.is_good[_at(row, index - 2)], index - 2, index - 3)
-        before = _at(row, base)
+        before, judged, newest = (_at(row, index - back) for back in (2, 1, 0))
         is_fast = ring.speed_between(before, judged) > self._limit_mps
-        is_fast &= base >= new.begun_before
-        is_spike = is_fast & ~new.begins
-        is_spike &= ring.speed_between(judged, newest) > self._limit_mps
-        is_spike &= ring.speed_between(before, newest) <= self._limit_mps
+        is_fast &= index - 2 >= new.begun_before
+        is_leap = is_fast & ~new.begins
+        is_leap &= ring.speed_between(judged, newest) > self._limit_mps
+        is_leap &= ring.speed_between(before, newest) <= self._limit_mps
+        leaps = np.where(is_leap, np.minimum(ring.leaps[before], LEAPS_MAX) + 1, 0)
+        # The neighbour of an artefact is none: it lies close to the one before that.
+        is_fast &= ring.is_good[before]
+        is_spike = is_fast & is_leap & (leaps <= LEAPS_MAX)
+        ring.leaps[judged] = leaps
         ring.is_good[judged[is_spike]] = False
         ring.path[judged[is_fast & ~is_spike]] += 1
         ring.path[newest] = ring.path[judged] + new.begins
@@ -355,6 +358,7 @@ class _Pushed(NamedTuple):
     begun_before: Offsets
 
     def part(self, places: Rows) -> _Pushed:
+        """Give those at some places."""
         return _Pushed._make(column[places] for column in self)
 
 

@@ -20,6 +20,9 @@ Flags = NDArray[np.bool_]
 RING = 64
 REACH = 15
 """So many samples to either side the filter reaches at most: 0.29 s on a grid of 20 ms."""
+LEAPS_MAX = 7
+"""In a longer row of leaps none is taken for an artefact. Every other one is, in a shorter row:
+which ones hangs on where the row began, and a restart looks back no further than this."""
 
 
 class Ring(NamedTuple):
@@ -34,6 +37,8 @@ class Ring(NamedTuple):
         begun: Number of the sample with which its path began.
         since: The lowest offset that it and all newer ones in its row depend on.
         is_good: It is no artefact of a single sample.
+        leaps: How many samples in a row, up to this one, lie away from both their neighbours,
+            which lie close together; counted up to `LEAPS_MAX` + 1.
     """
 
     t_ms: Floats
@@ -44,18 +49,21 @@ class Ring(NamedTuple):
     begun: Offsets
     since: Offsets
     is_good: Flags
+    leaps: NDArray[np.int8]
 
     @classmethod
     def empty(cls, rows: int) -> Ring:
         """Make the rings of so many rows."""
         floats = [np.zeros(rows * RING) for _ in range(4)]
         numbers = [np.zeros(rows * RING, dtype=np.int64) for _ in range(3)]
-        return cls._make((*floats, *numbers, np.zeros(rows * RING, dtype=np.bool_)))
+        is_good = np.zeros(rows * RING, dtype=np.bool_)
+        return cls._make((*floats, *numbers, is_good, np.zeros(rows * RING, dtype=np.int8)))
 
     def grown(self, rows: int) -> Ring:
         """Give rings of `rows` rows, the first of which are these."""
         more = Ring.empty(rows - len(self.t_ms) // RING)
-        return Ring._make(np.concatenate(both) for both in zip(self, more, strict=True))
+        names = Ring._fields
+        return Ring._make(np.concatenate((getattr(self, one), getattr(more, one))) for one in names)
 
     def speed_between(self, begin: Rows, end: Rows) -> Floats:
         """Give the straight speed between samples at these places, (n,), m/s."""

@@ -39,12 +39,15 @@ class Totals:
         self._hsr_mps, self._sprint_mps = policy.hsr_mps, policy.sprint_mps
         self._sums = np.zeros((5, 0))
         self._since = np.zeros(0, dtype=np.int64)
+        # That a step has no speed depends on others as well.
+        self._unknown_since = np.zeros(0, dtype=np.int64)
 
     def grow(self, rows: int) -> None:
         """Make room for so many rows."""
         more = rows * self._windows - len(self._since)
         self._sums = np.concatenate((self._sums, np.zeros((5, more))), axis=1)
         self._since = np.concatenate((self._since, np.full(more, NEVER)))
+        self._unknown_since = np.concatenate((self._unknown_since, np.full(more, NEVER)))
 
     def share_cells(self, t_ms: int, starts_ms: Sequence[int]) -> bool:
         """Tell whether the window of an instant has its cells in common with any of others."""
@@ -55,13 +58,15 @@ class Totals:
 
     def add(self, steps: Steps) -> None:
         """Add steps to the windows of their times; those without a speed count for nothing."""
-        is_known = np.isfinite(steps.speed_mps)
-        if not is_known.all():
-            steps = Steps._make(column[is_known] for column in steps)
-        if not len(steps.row):
-            return
         window = steps.t_ms.astype(np.int64) // self._width_ms
         cell = steps.row * self._windows + window % self._windows
+        is_known = np.isfinite(steps.speed_mps)
+        if not is_known.all():
+            np.minimum.at(self._unknown_since, cell[~is_known], steps.since[~is_known])
+            steps = Steps._make(column[is_known] for column in steps)
+            cell = cell[is_known]
+        if not len(cell):
+            return
         # `ufunc.at` adds one by one, where `reduceat` would add in pairs.
         np.add.at(self._sums[_DISTANCE], cell, steps.distance_m)
         np.add.at(self._sums[_TIME], cell, steps.time_s)
@@ -91,16 +96,16 @@ class Totals:
         """Forget what rows did in a window."""
         cells = self._cells(rows, start_ms)
         self._sums[:, cells] = 0.0
-        self._since[cells] = NEVER
+        self._since[cells] = self._unknown_since[cells] = NEVER
 
     def are_empty(self, rows: Rows) -> NDArray[np.bool_]:
         """Tell of rows whether nothing is held of them in any window."""
-        held = self._since.reshape(-1, self._windows)[rows]
+        held = np.minimum(self._since, self._unknown_since).reshape(-1, self._windows)[rows]
         return np.asarray((held == NEVER).all(axis=1))
 
     def since(self) -> int:
         """Give the lowest offset that any cell was made from, `NEVER` for none."""
-        return int(self._since.min(initial=NEVER))
+        return int(min(self._since.min(initial=NEVER), self._unknown_since.min(initial=NEVER)))
 
     def _cells(self, rows: Rows, start_ms: int) -> Rows:
         return rows * self._windows + start_ms // self._width_ms % self._windows
