@@ -19,7 +19,8 @@ from matchday.ingest import tails
 from matchday.ingest.adapters import Adapters
 from matchday.ingest.bridge import Bridge, BridgePolicy
 from matchday.ingest.gate import GatePolicy
-from matchday.ingest.identity import Identities, Verdict
+from matchday.ingest.identity import Identities
+from matchday.ingest.numbering import Verdict
 from matchday.ingest.sweeps import Sweeps
 from matchday.ingest.tails import names_since, tail_of
 from matchday.ingest.warmup import warm

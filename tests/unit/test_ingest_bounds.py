@@ -6,7 +6,8 @@ import tracemalloc
 
 from matchday.ingest import identity
 from matchday.ingest.adapters import ROUTE_CHARS_MAX, ROUTES_MAX, Adapters, RefusedSources
-from matchday.ingest.identity import HOLES_MAX, Identities, Verdict
+from matchday.ingest.identity import HOLES_MAX, Identities
+from matchday.ingest.numbering import Verdict
 
 WINDOW_MS = 1000
 

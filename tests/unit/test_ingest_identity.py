@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from matchday.ingest.identity import GAP_FILL_MAX, Identities, Verdict
+from matchday.ingest.identity import GAP_FILL_MAX, Identities
+from matchday.ingest.numbering import Verdict
 
 T0 = 1_700_000_000_000
 

@@ -6,13 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matchday.ingest import steady
 from matchday.ingest.adapters import Adapters
 from matchday.ingest.gate import GatePolicy
 from matchday.ingest.identity import Identities
-from matchday.ingest.steady import NAMES_MAX, PLACES_MAX
+from matchday.ingest.steady import NAMES_MAX, PLACES_MAX, VENUES_MAX
 from matchday.ingest.tick import Sorter, Tick
 from matchday.ports import Deliveries
 from matchday.protocols.redelivery import Doubt
@@ -113,6 +115,19 @@ def test_the_short_way_decides_and_writes_what_the_long_way_does(batches: list[l
         assert outcome(taken(short, messages)) == outcome(taken_long(long, messages))
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.lists(MESSAGES, max_size=3))
+def test_with_more_sources_than_topics_are_remembered_the_short_way_decides_the_same(
+    batches: list[list[Message]],
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steady, "PLACES_MAX", 1)
+        short, long = sorter(), sorter()
+        for messages in batches:
+            assert outcome(taken(short, messages)) == outcome(taken_long(long, messages))
+            assert len(short._steady._places) <= 1
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     st.floats(min_value=-1e12, max_value=1e12),
@@ -163,3 +178,12 @@ def test_what_is_remembered_of_names_and_topics_is_bounded():
         taken(by, [scalar(f"s{n}", session=f"x{n}") for n in range(start, start + 2000)])
     assert len(by._steady._places) <= PLACES_MAX
     assert len(by._steady._good) <= NAMES_MAX + 4
+
+
+def test_what_is_remembered_of_venues_is_bounded_in_number_and_in_length():
+    by = sorter()
+    for number in range(VENUES_MAX + 10):
+        assert by._steady._place(f"matchday/v{number}/scalar/s")
+    assert by._steady._place(f"matchday/{'v' * 5000}/scalar/s")
+    assert len(by._steady._venues) <= VENUES_MAX
+    assert max(map(len, by._steady._venues)) < 400

@@ -309,6 +309,21 @@ def test_topic_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(decoder._topics) <= 10
 
 
+def test_topics_beyond_the_memory_are_read_right_and_in_time_take_the_place_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("matchday.mqtt.publish.TOPICS_KNOWN_MAX", 3)
+    monkeypatch.setattr("matchday.mqtt.publish.TOPICS_PASSED_MAX", 5)
+    decoder = Decoder(version=V5, packet_bytes_max=MAX)
+    topics = [f"old/{number}" for number in range(3)] + [f"new/{number}" for number in range(3)] * 4
+    for topic in topics:
+        assert decoder.decode(pack_publish(topic, b"")).topics == [topic]
+    assert set(decoder._topics.values()) == {f"new/{number}" for number in range(3)}
+    # What is wrong with a topic is found whether or not there is room to remember it.
+    wrong = pack_publish("old/x", b"").replace(b"x", b"#")
+    assert decoder.decode(wrong).error is not None
+
+
 def test_server_side_waits_after_connect_for_the_version() -> None:
     decoder = Decoder(version=None, packet_bytes_max=MAX)
     data = encode(Connect(client_id="a")) + pack_publish("t", b"p", packet_id=1)

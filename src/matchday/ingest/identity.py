@@ -3,16 +3,20 @@
 A numbered reading is known by (source, quantity or kind, seq, t); a reading with a time of
 its own but no number by a digest of its stream record; any other reading has no identity
 of content. State lives in memory and is rebuilt from the stream after a restart. Pure: the
-caller says what time it is. Does not own what is in doubt by its packet identifier
-(`protocols.redelivery`).
+caller says what time it is. Does not own the window of one numbering (`numbering`), nor what
+is in doubt by its packet identifier (`protocols.redelivery`).
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Sequence
-from enum import Enum
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import blake2b
+from itertools import accumulate, chain
+from operator import itemgetter
+
+from matchday.ingest.numbering import Numbering, Verdict, begun
 
 GAP_FILL_MAX = 10_000
 """Longest gap, in numbers, inside which late arrivals are still recognised one by one."""
@@ -31,135 +35,27 @@ AGED_PER_TURN = 20_000
 """Numberings whose window is moved in one call of `Identities.turn`: about 10 ms."""
 
 _EVICTED_SHARE = 10
-_HOLE = -(2**62)
 
 
-class Verdict(Enum):
-    """What a numbered reading is in relation to those before it.
+class Keys:
+    """Source and numbering of all that was known at one moment, for eight bytes each."""
 
-    A straggler has a number from before the window: only its content can tell whether it
-    is new.
-    """
+    def __init__(self, numberings: Mapping[str, Mapping[str, Numbering]]) -> None:
+        self._sources = [source for sources in numberings.values() for source in sources]
+        self._numberings = list(numberings)
+        self._ends = array("q", accumulate(map(len, numberings.values())))
 
-    NEW = "new"
-    DUPLICATE = "duplicate"
-    RENUMBERED = "renumbered"
-    STRAGGLER = "straggler"
+    def __len__(self) -> int:
+        return len(self._sources)
 
-
-class Numbering:
-    """The window of one source's own numbering: event times by number.
-
-    Numbers that follow one another cost eight bytes each. `missing` is what the last
-    call of `observe` adds to the count of missing numbers; it is -1 when a number that
-    was missing has arrived after all. `quiet_turns` counts the marks since its last reading.
-    `is_told` is for the owner, who sets it when it has written `last` down; a reading takes it
-    back.
-    """
-
-    __slots__ = (
-        "_base",
-        "_floor",
-        "_is_older_aged",
-        "_older",
-        "_times",
-        "is_told",
-        "missing",
-        "quiet_turns",
-    )
-
-    def __init__(self, seq: int, t_ms: int) -> None:
-        self._base = seq
-        self._times = array("q", [t_ms])
-        self._older: tuple[int, array[int]] | None = None
-        self._is_older_aged = False
-        self._floor = 0
-        self.is_told = False
-        self.missing = 0
-        self.quiet_turns = 0
-
-    @property
-    def last(self) -> tuple[int, int]:
-        """Give the highest number seen and its event time."""
-        return self._base + len(self._times) - 1, self._times[-1]
-
-    def observe(self, seq: int, t_ms: int, gap_fill_max: int = GAP_FILL_MAX) -> Verdict:
-        """Take the reading with this number and event time into the window.
-
-        A gap up to `gap_fill_max` numbers is kept open for late arrivals.
-        """
-        self.is_told = False
-        self.missing = 0
-        place = seq - self._base
-        length = len(self._times)
-        if place == length:
-            self._times.append(t_ms)
-            return Verdict.NEW
-        if self._is_in_older(seq, t_ms):
-            return Verdict.DUPLICATE
-        if place > length:
-            self._leap(seq, t_ms, place - length, gap_fill_max)
-            return Verdict.NEW
-        if place < 0:
-            return self._below(seq, t_ms)
-        known = self._times[place]
-        if known == t_ms:
-            return Verdict.DUPLICATE
-        if known == _HOLE:
-            self._times[place] = t_ms
-            self.missing = -1
-            return Verdict.NEW
-        self._restart(seq, t_ms)
-        return Verdict.RENUMBERED
-
-    def append_next(self, seq: int, t_ms: int) -> bool:
-        """Take the reading in if it is the one after the last; tell whether it was."""
-        if seq - self._base != len(self._times):
-            return False
-        self._times.append(t_ms)
-        self.is_told = False
-        return True
-
-    def forget_before_last_mark(self) -> None:
-        """Drop what was there at the call before the last one, and set the next mark."""
-        self.quiet_turns = self.quiet_turns + 1 if self._floor == len(self._times) else 0
-        drop = min(self._floor, len(self._times) - 1)
-        if drop:
-            del self._times[:drop]
-            self._base += drop
-        self._floor = len(self._times)
-        if self._is_older_aged:
-            self._older = None
-        self._is_older_aged = True
-
-    def _leap(self, seq: int, t_ms: int, gap: int, gap_fill_max: int) -> None:
-        self.missing = gap
-        if gap <= gap_fill_max:
-            self._times.extend([_HOLE] * gap)
-            self._times.append(t_ms)
-        else:
-            self._restart(seq, t_ms)
-
-    def _below(self, seq: int, t_ms: int) -> Verdict:
-        """Judge a number under the window: newer than all we know, it is a new numbering."""
-        if t_ms <= self._times[-1]:
-            return Verdict.STRAGGLER
-        self._restart(seq, t_ms)
-        return Verdict.RENUMBERED
-
-    def _restart(self, seq: int, t_ms: int) -> None:
-        self._older = (self._base, self._times)
-        self._is_older_aged = False
-        self._base = seq
-        self._times = array("q", [t_ms])
-        self._floor = 0
-
-    def _is_in_older(self, seq: int, t_ms: int) -> bool:
-        if self._older is None:
-            return False
-        base, times = self._older
-        place = seq - base
-        return 0 <= place < len(times) and times[place] == t_ms
+    def between(self, start: int, end: int) -> Iterator[tuple[int, str, str]]:
+        """Give place, source and numbering from a place up to before another."""
+        group = bisect_right(self._ends, start)
+        while start < end:
+            stop = min(end, self._ends[group])
+            for at in range(start, stop):
+                yield at, self._sources[at], self._numberings[group]
+            start, group = stop, group + 1
 
 
 class Identities:
@@ -181,7 +77,11 @@ class Identities:
         self._window_ms = window_ms
         self._numberings_max = numberings_max
         self._entries_min = entries_min
-        self._numberings: dict[tuple[str, str], Numbering] = {}
+        # By numbering and source: no key of its own for each, and texts alone are found sooner.
+        self._numberings: dict[str, dict[str, Numbering]] = {}
+        self._count = 0
+        self._older: dict[tuple[str, str], Numbering] = {}
+        self._oldest: dict[tuple[str, str], Numbering] = {}
         self._digests: set[bytes] = set()
         self._older_digests: set[bytes] = set()
         self._entries = 0
@@ -194,24 +94,43 @@ class Identities:
         self._ageing: list[Numbering] = []
 
     def __len__(self) -> int:
-        return len(self._numberings) + len(self._digests) + len(self._older_digests)
+        return self._count + len(self._digests) + len(self._older_digests)
+
+    @property
+    def numberings_count(self) -> int:
+        """Give of how many numberings the last number is known."""
+        return self._count
 
     def observe_number(
         self, source: str, numbering: str, seq: int, t_ms: int
     ) -> tuple[Verdict, int]:
-        """Take in a numbered reading; gives the verdict and the change in missing numbers."""
+        """Take in a numbered reading; gives the verdict and the change in missing numbers.
+
+        Numbers are from 0 to below 2**62, as the gate has it.
+        """
         self._entries += 1
-        known = self._numberings.get((source, numbering))
+        known = self._find(source, numbering)
         if known is None:
-            self._numberings[(source, numbering)] = Numbering(seq, t_ms)
+            self._put(source, numbering, begun(seq, t_ms))
             return Verdict.NEW, 0
-        verdict = known.observe(seq, t_ms, self._gap_fill_max)
-        gap = known.missing
-        if 0 < gap <= self._gap_fill_max:
-            self._holes += gap
-            if self._holes + self._older_holes > HOLES_MAX:
-                self._gap_fill_max = GAP_FILL_SHORT
-        return verdict, gap
+        if known.append_next(seq, t_ms):
+            return Verdict.NEW, 0
+        if self._is_in_older((source, numbering), seq, t_ms):
+            return Verdict.DUPLICATE, 0
+        gap = known.skipped_before(seq)
+        if gap <= 0:
+            verdict = known.look_back(seq, t_ms)
+            if verdict is Verdict.RENUMBERED:
+                self._begin_anew(source, numbering, seq, t_ms)
+            return verdict, -1 if verdict is Verdict.NEW else 0
+        if gap > self._gap_fill_max:
+            self._begin_anew(source, numbering, seq, t_ms)
+            return Verdict.NEW, gap
+        known.leap(t_ms, gap)
+        self._holes += gap
+        if self._holes + self._older_holes > HOLES_MAX:
+            self._gap_fill_max = GAP_FILL_SHORT
+        return Verdict.NEW, gap
 
     def follows(self, source: str, numbering: str, seq: int, t_ms: int) -> bool:
         """Take in a reading if it is the very next of a known numbering; tell whether it was.
@@ -219,7 +138,10 @@ class Identities:
         Otherwise nothing has changed: `observe_number` then says what the reading is. This is
         its commonest answer, "new" and nothing missing, at a third of the cost.
         """
-        known = self._numberings.get((source, numbering))
+        sources = self._numberings.get(numbering)
+        if sources is None:
+            return False
+        known = sources.get(source)
         if known is None or not known.append_next(seq, t_ms):
             return False
         self._entries += 1
@@ -240,7 +162,8 @@ class Identities:
 
     def resume(self, source: str, numbering: str, last: tuple[int, int]) -> None:
         """Continue a numbering that the stream's window does not show after its last number."""
-        self._numberings.setdefault((source, numbering), Numbering(*last))
+        if self._find(source, numbering) is None:
+            self._put(source, numbering, begun(*last))
 
     def disown_all_but(self, sources: Collection[str]) -> None:
         """Keep what is known of other sources for two windows only: other slots have them.
@@ -250,16 +173,19 @@ class Identities:
         """
         self._foreign_turns = 0
         self._foreign = {
-            key: known.last for key, known in self._numberings.items() if key[0] not in sources
+            (source, numbering): known.last
+            for numbering, all_known in self._numberings.items()
+            for source, known in all_known.items()
+            if source not in sources
         }
 
-    def keys(self) -> list[tuple[str, str]]:
-        """Give source and numbering of all that is known, in the order of first sight."""
-        return list(self._numberings)
+    def keys(self) -> Keys:
+        """Give source and numbering of all that is known."""
+        return Keys(self._numberings)
 
     def tell(
         self,
-        keys: Sequence[tuple[str, str]],
+        keys: Keys,
         start: int,
         end: int,
         *,
@@ -280,19 +206,16 @@ class Identities:
         Returns:
             Where to go on.
         """
-        numberings, foreign = self._numberings, self._foreign
-        for at in range(start, end):
-            key = keys[at]
-            known = numberings.get(key)
+        for at, source, numbering in keys.between(start, end):
+            known = self._find(source, numbering)
             if known is None or (known.is_told and not is_whole):
                 continue
-            if foreign and key in foreign and self._is_foreign(key):
+            if self._foreign and self._is_foreign((source, numbering), known):
                 continue
             if not most:
                 return at
             most -= 1
-            known.is_told = True
-            into.setdefault(key[0], {})[key[1]] = known.last
+            into.setdefault(source, {})[numbering] = known.tell()
         return end
 
     def turn(self, arrived_ms: int) -> None:
@@ -313,7 +236,7 @@ class Identities:
         self._older_holes, self._holes = self._holes, 0
         is_free = self._older_holes <= HOLES_MAX // 2
         self._gap_fill_max = GAP_FILL_MAX if is_free else GAP_FILL_SHORT
-        self._ageing = list(self._numberings.values())
+        self._ageing = list(chain.from_iterable(map(dict.values, self._numberings.values())))
         self._age(arrived_ms)
 
     def _age(self, arrived_ms: int) -> None:
@@ -324,31 +247,66 @@ class Identities:
         if self._ageing:
             return
         self._turned_ms = arrived_ms
+        self._oldest, self._older = self._older, {}
         if self._foreign:
             self._forget_foreign()
-        if len(self._numberings) > self._numberings_max:
+        if self._count > self._numberings_max:
             self._forget_quiet()
 
     def _forget_quiet(self) -> None:
         """Forget those silent for longest, a tenth more than needed so that it is rarely due."""
-        excess = len(self._numberings) - self._numberings_max
-        quiet = [key for key, known in self._numberings.items() if known.quiet_turns >= 2]
-        quiet.sort(key=lambda key: self._numberings[key].quiet_turns, reverse=True)
-        for key in quiet[: excess + self._numberings_max // _EVICTED_SHARE]:
-            del self._numberings[key]
-            self._foreign.pop(key, None)
+        excess = self._count - self._numberings_max
+        quiet = [
+            (turns, source, numbering)
+            for numbering, sources in self._numberings.items()
+            for source, known in sources.items()
+            if (turns := known.quiet_turns) >= 2
+        ]
+        quiet.sort(key=itemgetter(0), reverse=True)
+        for _, source, numbering in quiet[: excess + self._numberings_max // _EVICTED_SHARE]:
+            self._forget(source, numbering)
+            self._foreign.pop((source, numbering), None)
 
-    def _is_foreign(self, key: tuple[str, str]) -> bool:
+    def _is_foreign(self, key: tuple[str, str], known: Numbering) -> bool:
         """Tell whether nothing of a disowned numbering has come here since."""
-        return self._foreign.get(key) == self._numberings[key].last
+        return self._foreign.get(key) == known.last
 
     def _forget_foreign(self) -> None:
         self._foreign_turns += 1
         if self._foreign_turns < 2:
             return
-        for key in [key for key in self._foreign if self._is_foreign(key)]:
-            del self._numberings[key]
+        for source, numbering in self._foreign:
+            known = self._find(source, numbering)
+            if known is not None and self._is_foreign((source, numbering), known):
+                self._forget(source, numbering)
         self._foreign = {}
+
+    def _find(self, source: str, numbering: str) -> Numbering | None:
+        sources = self._numberings.get(numbering)
+        return None if sources is None else sources.get(source)
+
+    def _put(self, source: str, numbering: str, known: Numbering) -> None:
+        self._numberings.setdefault(numbering, {})[source] = known
+        self._count += 1
+
+    def _forget(self, source: str, numbering: str) -> None:
+        sources = self._numberings[numbering]
+        del sources[source]
+        self._count -= 1
+        if not sources:
+            del self._numberings[numbering]
+
+    def _begin_anew(self, source: str, numbering: str, seq: int, t_ms: int) -> None:
+        """Begin a new window; the one before is kept for two turns, to know its duplicates."""
+        sources = self._numberings[numbering]
+        self._older[source, numbering] = sources[source]
+        sources[source] = begun(seq, t_ms)
+
+    def _is_in_older(self, key: tuple[str, str], seq: int, t_ms: int) -> bool:
+        if not self._older and not self._oldest:
+            return False
+        found = self._older.get(key), self._oldest.get(key)
+        return any(one is not None and one.has(seq, t_ms) for one in found)
 
 
 def digest_of(topic: str, payload: bytes) -> str:

@@ -9,7 +9,8 @@ bytes that `encode_reading` would give (`tests/unit/test_ingest_steady.py` compa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from matchday.domain.account import Counts
@@ -27,7 +28,11 @@ NAMES_MAX: Final = 4096
 """Quantities, units and sessions known to be good; then they are learned anew."""
 
 PLACES_MAX: Final = 16_384
-"""Topics whose parts are remembered. Working them out costs less than another megabyte."""
+"""Topics whose parts are remembered, and numberings above which none are: of a great many the
+memory would hold few, and to take a topic apart costs less than to look it up in vain."""
+
+VENUES_MAX: Final = 4096
+"""Topics without their source of which the venue is remembered; then they are learned anew."""
 
 OtherWay = Callable[[str, bytes, int], None]
 """(topic, payload, packet identifier): takes what is not steady."""
@@ -42,8 +47,9 @@ class Steady:
     def __init__(self, *, adapters: Adapters, gate: GatePolicy, identities: Identities) -> None:
         self._adapters = adapters
         self._gate = gate
-        self._follows = identities.follows
+        self._identities = identities
         self._places: dict[str, _Place] = {}
+        self._venues: dict[str, str] = {}
         # None is a good unit and a good session: that they are absent.
         self._good: set[str | None] = {None}
 
@@ -73,8 +79,13 @@ class Steady:
             add: Takes the record of each accepted reading.
             other_way: Takes each other message, at its place among those taken here.
         """
-        decode, follows, good = native.decode_scalar, self._follows, self._good
-        known_place, place_of = self._places.get, self._place
+        decode, follows, good = native.decode_scalar, self._identities.follows, self._good
+        places, place_of = self._places, self._remembered_place
+        if self._identities.numberings_count > PLACES_MAX:
+            places, place_of = {}, self._place
+        known_place = places.get
+        accepted: list[str] = []
+        accept = accepted.append
         value_max = self._gate.value_abs_max
         latest_ms = deliveries.arrived_ms + self._gate.ahead_ms_max
         for topic, payload, packet_id in zip(
@@ -106,31 +117,54 @@ class Steady:
                     ts = iso_from_ms(t_ms)
                     record = encode_scalar(value, ts, source, quantity, unit, seq, venue, session)
                     add(Record(key, record))
-                    known = counts.get(source)
-                    if known is None:
-                        known = counts[source] = Counts()
-                    known.accepted += 1
+                    accept(source)
                     continue
             other_way(topic, payload, packet_id)
+        _count(accepted, counts)
 
     def _place(self, topic: str) -> _Place:
         """Give the parts of a topic whose messages can be steady, nothing for any other."""
-        places = self._places
-        if len(places) >= PLACES_MAX:
-            places.clear()
-        place: _Place = ()
-        parts = topic.split("/")
-        if len(parts) == 4 and parts[0] == NATIVE_ROOT and parts[2] == "scalar":
-            venue, source = parts[1], parts[3]
-            registered = self._gate.registered
-            if (
-                venue
-                and 0 < len(source) <= self._gate.name_chars_max
-                and source.isprintable()
-                and (registered is None or source in registered)
-                and self._adapters.is_native(topic)
-            ):
-                place = (venue, source, source.encode())
+        head, _, source = topic.rpartition("/")
+        venue = self._venues.get(head)
+        if venue is None:
+            venue = self._venue(head)
+        gate = self._gate
+        if (
+            venue
+            and 0 < len(source) <= gate.name_chars_max
+            and source.isprintable()
+            and (gate.registered is None or source in gate.registered)
+            and self._adapters.is_native(topic)
+        ):
+            return venue, source, source.encode()
+        return ()
+
+    def _remembered_place(self, topic: str) -> _Place:
+        """Give the same and remember it."""
+        place = self._place(topic)
         if len(topic) <= ROUTE_CHARS_MAX:
-            places[topic] = place
+            if len(self._places) >= PLACES_MAX:
+                self._places.clear()
+            self._places[topic] = place
         return place
+
+    def _venue(self, head: str) -> str:
+        """Give the venue of a native scalar's topic without its source; empty for any other."""
+        parts = head.split("/")
+        is_scalar = len(parts) == 3 and parts[0] == NATIVE_ROOT and parts[2] == "scalar"
+        venue = parts[1] if is_scalar else ""
+        if len(head) <= ROUTE_CHARS_MAX:
+            if len(self._venues) >= VENUES_MAX:
+                self._venues.clear()
+            self._venues[head] = venue
+        return venue
+
+
+def _count(accepted: Sequence[str], counts: dict[str, Counts]) -> None:
+    """Add one reading to the counts of a source each time that it is named."""
+    for source, count in Counter(accepted).items():
+        known = counts.get(source)
+        if known is None:
+            counts[source] = Counts(count)
+        else:
+            known.accepted += count

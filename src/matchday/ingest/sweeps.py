@@ -15,7 +15,7 @@ from typing import Final
 
 from matchday.domain.account import LedgerRecord, SweepPiece, encode_ledger
 from matchday.domain.instants import iso_from_ms
-from matchday.ingest.identity import Identities
+from matchday.ingest.identity import Identities, Keys
 from matchday.ports import Record
 from matchday.protocols.ticks import SNAPSHOT_MARK
 
@@ -42,7 +42,7 @@ class Sweeps:
 
     def __init__(self, identities: Identities) -> None:
         self._identities = identities
-        self._keys: list[tuple[str, str]] = []
+        self._keys: Keys | None = None
         self._visited = 0
         self._piece = 0
         self._is_whole = True
@@ -55,7 +55,7 @@ class Sweeps:
     def is_due(self, now_s: float) -> bool:
         """Tell whether the next tick is to carry a piece, at this monotonic second."""
         is_far = self._are_few and self._ticks_since_whole >= WHOLE_TICKS
-        return bool(self._keys) or is_far or now_s >= self._due_s
+        return self._keys is not None or is_far or now_s >= self._due_s
 
     def records(
         self, *, slot: str, tick: str, ts_ms: int, now_s: float, tick_bytes: int = 0
@@ -75,14 +75,15 @@ class Sweeps:
         self._bytes_since_whole += tick_bytes
         if not self.is_due(now_s):
             return []
-        if not self._keys:
-            self._begin(now_s)
+        keys = self._keys
+        if keys is None:
+            keys = self._keys = self._begin(now_s)
         found: dict[str, dict[str, tuple[int, int]]] = {}
-        end = min(len(self._keys), self._visited + VISITS_MAX)
+        end = min(len(keys), self._visited + VISITS_MAX)
         self._visited = self._identities.tell(
-            self._keys, self._visited, end, into=found, most=PIECE_MAX, is_whole=self._is_whole
+            keys, self._visited, end, into=found, most=PIECE_MAX, is_whole=self._is_whole
         )
-        is_last = self._visited >= len(self._keys)
+        is_last = self._visited >= len(keys)
         record = LedgerRecord(
             slot=slot,
             tick=f"{tick}{SNAPSHOT_MARK}{self._piece}",
@@ -92,16 +93,16 @@ class Sweeps:
         )
         self._piece += 1
         if is_last:
-            self._keys = []
+            self._keys = None
         value = encode_ledger(record)
         if self._is_whole:
             self._whole_bytes += len(value)
         return [Record(slot.encode(), value)]
 
-    def _begin(self, now_s: float) -> None:
-        self._keys = self._identities.keys()
+    def _begin(self, now_s: float) -> Keys:
+        keys = self._identities.keys()
         self._visited = self._piece = 0
-        self._are_few = len(self._keys) <= PIECE_MAX
+        self._are_few = len(keys) <= PIECE_MAX
         self._is_whole = (
             self._are_few
             or self._ticks_since_whole >= WHOLE_TICKS_MAX
@@ -110,6 +111,7 @@ class Sweeps:
         self._due_s = now_s + SWEEP_EVERY_S
         if self._is_whole:
             self._ticks_since_whole = self._bytes_since_whole = self._whole_bytes = 0
+        return keys
 
 
 class SweepsRead:

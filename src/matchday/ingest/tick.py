@@ -19,7 +19,8 @@ from matchday.domain.wire import encode_reading
 from matchday.errors import RefusedError
 from matchday.ingest.adapters import Adapters, RefusedSources
 from matchday.ingest.gate import GatePolicy, check
-from matchday.ingest.identity import Identities, Verdict, digest_of
+from matchday.ingest.identity import Identities, digest_of
+from matchday.ingest.numbering import Verdict
 from matchday.ingest.steady import Steady
 from matchday.ports import Deliveries, Record
 from matchday.protocols.redelivery import Doubt

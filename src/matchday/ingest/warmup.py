@@ -10,7 +10,9 @@ from matchday.domain.reading import numbering_of
 from matchday.domain.topics import Topic
 from matchday.domain.wire import decode_reading, encode_reading
 from matchday.errors import RefusedError
-from matchday.ingest.identity import Identities, Verdict
+from matchday.ingest.gate import SEQ_END
+from matchday.ingest.identity import Identities
+from matchday.ingest.numbering import Verdict
 from matchday.ingest.tails import Tail, tail_of
 from matchday.ports import Start, Stream, StreamRecord
 from matchday.protocols.redelivery import Doubt, in_doubt
@@ -148,6 +150,8 @@ def _observe(identities: Identities, record: StreamRecord) -> None:
     except RefusedError:
         return  # written by another program; persist reports and dead-letters it
     if reading.seq is not None:
+        if not 0 <= reading.seq < SEQ_END:
+            return  # the same: the gate lets no such number pass
         verdict, _ = identities.observe_number(
             reading.source, numbering_of(reading), reading.seq, reading.t_ms
         )

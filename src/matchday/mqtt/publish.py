@@ -24,6 +24,10 @@ from matchday.mqtt.fields import (
 )
 
 TOPICS_KNOWN_MAX: Final = 16_384
+TOPICS_PASSED_MAX: Final = 16 * TOPICS_KNOWN_MAX
+"""Where there are more topics than are remembered, to remember one costs three times what it
+costs to read it: so that is rarely done."""
+
 TOPIC_KNOWN_BYTES_MAX: Final = 256
 PACKET_BYTES_MAX_MIN: Final = 16_386
 """The least bound on packets: what a length of two bytes can express."""
@@ -72,9 +76,9 @@ class Batch:
 class Decoder:
     """Cuts one direction of one connection into packets, however its bytes were split.
 
-    Topics are remembered as text, at most `TOPICS_KNOWN_MAX` of them; then the memory
-    starts anew. Bytes of an incomplete packet are kept, at most `packet_bytes_max` and
-    one chunk.
+    Topics are remembered as text, at most `TOPICS_KNOWN_MAX` of them. After as many others
+    as `TOPICS_PASSED_MAX` the memory starts anew. Bytes of an incomplete packet are kept, at
+    most `packet_bytes_max` and one chunk.
 
     Attributes:
         version: Protocol level; None on a server until CONNECT has told it. Decoding
@@ -92,6 +96,7 @@ class Decoder:
         self._held_bytes = 0
         self._wanted_bytes = 0
         self._topics: dict[bytes, str] = {}
+        self._passed_count = 0
         self._failure: ProtocolError | None = None
 
     @property
@@ -230,14 +235,19 @@ class Decoder:
             raise ProtocolError(
                 f"decoding PUBLISH: topic is not UTF-8 at byte {error.start}"
             ) from error
-        fault = topic_fault(topic)
-        if fault is not None:
+        if not topic or "+" in topic or "#" in topic or "\0" in topic:
             code = Code.MALFORMED_PACKET if "\0" in topic else Code.TOPIC_NAME_INVALID
-            raise ProtocolError(f"decoding PUBLISH: topic {topic[:80]!r} {fault}", code=code)
-        if len(name) <= TOPIC_KNOWN_BYTES_MAX:
-            if len(self._topics) >= TOPICS_KNOWN_MAX:
-                self._topics.clear()
-            self._topics[name] = topic
+            raise ProtocolError(
+                f"decoding PUBLISH: topic {topic[:80]!r} {topic_fault(topic)}", code=code
+            )
+        if len(self._topics) < TOPICS_KNOWN_MAX:
+            if len(name) <= TOPIC_KNOWN_BYTES_MAX:
+                self._topics[name] = topic
+            return topic
+        self._passed_count += 1
+        if self._passed_count >= TOPICS_PASSED_MAX:
+            self._passed_count = 0
+            self._topics.clear()
         return topic
 
 
