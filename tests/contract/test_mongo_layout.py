@@ -222,6 +222,37 @@ def test_newest_works_in_a_database_without_indexes(world: World):
     assert [one["n"] for one in world.query().newest("sensors", limit=2)] == [4, 3]
 
 
+@pytest.mark.parametrize("silent_s", [0, 3 * 86_400])
+def test_latest_of_a_source_opens_one_bucket_however_long_its_history(world: World, silent_s: int):
+    """Else the server fetches 32 of them, from disk where the cache does not hold them."""
+    store = world.store()
+    store.prepare()
+    store.claim(READINGS, "topic-1")
+    last = datetime.now(UTC) - timedelta(seconds=silent_s)
+    rows = [
+        Row(
+            "sensors",
+            offset,
+            {
+                "collected_at": last - timedelta(hours=2 * (39 - offset)),
+                "seq": offset,
+                "metadata": {"sensor_id": "s"},
+            },
+            "s",
+        )
+        for offset in range(40)
+    ]
+    store.write([PartitionWrite(READINGS, len(rows), rows)])
+    world.raw.ledger.update_one({"_id": "s"}, {"$set": {"updated_at": last}})
+    assert world.raw["system.buckets.sensors"].count_documents({}) == 40
+    world.raw.command("profile", 2)
+    (found,) = world.query().newest("sensors", limit=1, source="s")
+    world.raw.command("profile", 0)
+    asked = list(world.raw["system.profile"].find({"ns": f"{world.name}.sensors"}))
+    assert found["seq"] == 39
+    assert sum(one["docsExamined"] for one in asked) == 1
+
+
 def test_stand_alone_server_says_what_it_does_not_cover(stand_alone: World):
     store = stand_alone.store()
     store.prepare()

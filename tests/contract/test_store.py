@@ -349,6 +349,33 @@ def test_dead_letter_of_the_largest_payload_is_stored_whole(backend: Backend):
     assert found["raw"] == raw
 
 
+def test_list_of_dead_letters_holds_long_ones_by_their_length(backend: Backend):
+    """Fifty of the largest are more than the memory of who lists them."""
+    partition = Partition(Topic.DEAD_LETTERS, 0)
+    store = backend.store(partition)
+    raws = [b"", b"x" * 99, bytes(range(256)) * 2, b"y" * 511, b"z" * 513]
+    rows = [
+        Row("dead_letters", offset, {"time": T0 + timedelta(seconds=offset), "raw": raw})
+        for offset, raw in enumerate(raws)
+    ]
+    rows[3].document.update(length=70_000, truncated=True)  # cut when it came in
+    rows[4].document.update(length=90_000, truncated=True)
+    store.write([PartitionWrite(partition, len(rows), rows)])
+    query = backend.query()
+    listed = query.newest("dead_letters", limit=9, bytes_max=511)[::-1]
+    assert [one["raw"] for one in listed] == [*raws[:2], b"", raws[3], b""]
+    assert [one.get("length") for one in listed] == [None, None, 512, 70_000, 90_000]
+    assert [one.get("truncated") for one in listed] == [None, None, True, True, True]
+    assert [one["raw"] for one in query.newest("dead_letters", limit=9)] == raws[::-1]
+
+
+def test_bound_on_bytes_leaves_other_collections_as_they_are(backend: Backend):
+    store = backend.store(READINGS)
+    store.write([readings(READINGS, range(3))])
+    query = backend.query()
+    assert query.newest("sensors", limit=3, bytes_max=1) == query.newest("sensors", limit=3)
+
+
 def test_second_owner_goes_on_where_the_first_stopped(backend: Backend):
     backend.store(READINGS).write([readings(READINGS, range(10))])
     second = backend.store()
@@ -408,6 +435,32 @@ def test_newest_of_a_source_leaves_out_the_others(backend: Backend):
     found = backend.query().newest("sensors", limit=4, source="s1")
     assert [document["seq"] for document in found] == [28, 25, 22, 19]
     assert backend.query().newest("sensors", limit=4, source="nobody") == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_newest_of_a_source_is_found_whenever_its_readings_are(backend: Backend, seed: int):
+    """Now, hours ago, years ago, in the future, at any pace: where is looked first is a guess."""
+    rng = random.Random(seed)
+    now = datetime.now(UTC).replace(microsecond=0)
+    times = {
+        f"s{number}": [
+            now - timedelta(seconds=rng.choice((-5000, 0, 3, 400, 9000, 10**5, 10**8)) + gap)
+            for gap in (rng.expovariate(1 / rng.choice((0.2, 20, 3000))) for _ in range(40))
+        ]
+        for number in range(5)
+    }
+    rows = [
+        reading(offset, source=source, collected_at=at.replace(microsecond=0))
+        for offset, (source, at) in enumerate((one, at) for one in times for at in times[one])
+    ]
+    store = backend.store(READINGS)
+    store.write([PartitionWrite(READINGS, len(rows), rows)])
+    query = backend.query()
+    for source in times:
+        own = sorted(row.document["collected_at"] for row in rows if row.source == source)[::-1]
+        for limit in (1, 7, 30, 40, 500):
+            found = query.newest("sensors", limit=limit, source=source)
+            assert [one["collected_at"] for one in found] == own[:limit]
 
 
 def test_unknown_collection_is_refused(backend: Backend):

@@ -88,6 +88,24 @@ def test_document_small_as_json_and_too_large_as_bson_is_refused(store: Embedded
     assert "above 16777216" in refusal.reason
 
 
+@pytest.mark.parametrize("source", [None, "s"])
+def test_newest_is_read_off_an_index_however_much_is_stored(
+    store: EmbeddedStore, folder: Path, source: str | None
+):
+    store.write([PartitionWrite(READINGS, 1, [row(0)])])
+    query = EmbeddedQuery(folder)
+    asked: list[str] = []
+    assert query._connection is not None
+    query._connection.set_trace_callback(asked.append)
+    query.newest("sensors", limit=1, source=source)
+    query._connection.set_trace_callback(None)
+    (question,) = [one for one in asked if one.startswith("SELECT coordinates")]
+    steps = [step[-1] for step in query._connection.execute(f"EXPLAIN QUERY PLAN {question}")]
+    assert any("INDEX documents_sensors_by_" in step for step in steps)
+    assert not any("TEMP B-TREE" in step for step in steps)
+    query.close()
+
+
 def test_account_shows_as_a_collection(store: EmbeddedStore, folder: Path):
     store.write([PartitionWrite(READINGS, 1, [row(0)])])
     query = EmbeddedQuery(folder)

@@ -31,6 +31,8 @@ from matchday.observe import metrics
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 1_000
+LISTED_BYTES_MAX = 16 * 2**10
+"""A list tells of longer bytes only how many there are: a thousand dead letters stay 16 MiB."""
 
 
 class Api:
@@ -159,7 +161,9 @@ class Api:
                     {
                         "collection": name,
                         "documents": jsonable(
-                            self._state.query.newest(name, limit=limit, source=source)
+                            self._state.query.newest(
+                                name, limit=limit, source=source, bytes_max=LISTED_BYTES_MAX
+                            )
                         ),
                     }
                 )

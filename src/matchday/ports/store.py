@@ -150,9 +150,22 @@ class Query(Protocol):
         """Name the collections, sorted."""
 
     def newest(
-        self, collection: str, *, limit: int, source: str | None = None
+        self,
+        collection: str,
+        *,
+        limit: int,
+        source: str | None = None,
+        bytes_max: int | None = None,
     ) -> list[dict[str, Any]]:
         """Give the newest documents by event time, newest first, at most `limit`.
+
+        Args:
+            collection: One of `collections`.
+            limit: How many at most.
+            source: Only those of this source.
+            bytes_max: A field of bytes (a dead letter's `raw`) that holds more comes back
+                empty, with `truncated` true and how many there are in `length`, so that a list
+                of large ones stays small; None gives all whole.
 
         Raises:
             RefusedError: No such collection (`no_collection`).

@@ -58,7 +58,12 @@ class EmbeddedQuery:
         return sorted((*COLLECTIONS, LEDGER))
 
     def newest(
-        self, collection: str, *, limit: int, source: str | None = None
+        self,
+        collection: str,
+        *,
+        limit: int,
+        source: str | None = None,
+        bytes_max: int | None = None,
     ) -> list[dict[str, Any]]:
         """Give the newest documents by event time; see `Query.newest`."""
         if collection == LEDGER:
@@ -79,8 +84,12 @@ class EmbeddedQuery:
                 f"SELECT coordinates, document FROM {document_table(collection)} {where}"
                 " ORDER BY time_ms DESC, rowid DESC LIMIT ?",
                 values,
-            ).fetchall()
-        return [document_from(layout, coordinates, encoded) for coordinates, encoded in rows]
+            )
+            # One after the other: of a long one no more than its length is kept.
+            return [
+                document_from(layout, coordinates, encoded, bytes_max=bytes_max)
+                for coordinates, encoded in rows
+            ]
 
     def folded(self) -> Folded:
         """Give the stored part of the account, all of one moment."""
@@ -143,11 +152,12 @@ class EmbeddedQuery:
                 self._connection = None
 
     def _newest_accounts(self, limit: int, source: str | None) -> list[dict[str, Any]]:
+        where, values = ("", ()) if source is None else (" WHERE source = ?", (source,))
         with self._reading() as connection:
             rows = connection.execute(
-                f"SELECT source, updated_ms, {', '.join(COUNTS)} FROM account"
-                " WHERE source = coalesce(?, source) ORDER BY updated_ms DESC, source LIMIT ?",
-                (source, limit),
+                f"SELECT source, updated_ms, {', '.join(COUNTS)} FROM account{where}"
+                " ORDER BY updated_ms DESC, source LIMIT ?",
+                (*values, limit),
             ).fetchall()
         return [
             {
@@ -167,13 +177,24 @@ class EmbeddedQuery:
                 yield self._connection
 
 
-def document_from(layout: Collection, coordinates: int, encoded: bytes) -> dict[str, Any]:
-    """Give the document of a stored row, its coordinates as `_id`; see `embedded_text`."""
+def document_from(
+    layout: Collection, coordinates: int, encoded: bytes, *, bytes_max: int | None = None
+) -> dict[str, Any]:
+    """Give the document of a stored row, its coordinates as `_id`; see `embedded_text`.
+
+    Bytes above `bytes_max` are left out; see `Query.newest`.
+    """
     document: dict[str, Any] = {"_id": coordinates, **msgspec.json.decode(encoded)}
     for name in layout.time_fields:
         if name in document:
             document[name] = datetime.fromisoformat(document[name])
     for name in layout.bytes_fields:
-        if name in document:
-            document[name] = b64decode(document[name])
+        if name not in document:
+            continue
+        text = document[name]
+        size = len(text) // 4 * 3 - text[-2:].count("=")
+        if bytes_max is not None and size > bytes_max:
+            document |= {name: b"", "length": document.get("length", size), "truncated": True}
+        else:
+            document[name] = b64decode(text)
     return document

@@ -237,6 +237,12 @@ def newest_first(layout: Collection) -> list[tuple[str, int]]:
     return [(layout.time_field, DESCENDING)]
 
 
+def newest_of_source(layout: Collection) -> list[tuple[str, int]]:
+    """Give the index by which the newest documents of one source are found."""
+    *front, time = layout.index
+    return [*((name, ASCENDING) for name in front), (time, DESCENDING)]
+
+
 def _indexes(layout: Collection) -> list[list[tuple[str, int]]]:
     """Give the fields of each index.
 
@@ -244,8 +250,7 @@ def _indexes(layout: Collection) -> list[list[tuple[str, int]]]:
     back from the newest opens only the buckets that can hold it: 21 of 161 for the newest
     100 of everything, 2 of 30 for those of one source, where ascending opened 161 and 4.
     """
-    *front, time = layout.index
-    return [[*((name, ASCENDING) for name in front), (time, DESCENDING)], newest_first(layout)]
+    return [newest_of_source(layout), newest_first(layout)]
 
 
 def _differences(layout: Collection, found: Document) -> list[str]:

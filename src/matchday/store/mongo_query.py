@@ -1,7 +1,7 @@
 """Reading back what is stored in MongoDB, beside any number of writers.
 
-Owns its own connection. Does not own the layout of collections and of the account
-(`mongo_layout`, `mongo_ledger`), nor does it change anything.
+Owns its own connection. Does not own how the newest are found (`mongo_newest`), the layout of
+collections and of the account (`mongo_layout`, `mongo_ledger`), nor does it change anything.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from bson.errors import BSONError
-from pymongo import DESCENDING
-from pymongo.errors import OperationFailure
 
 from matchday.clock import Clock, SystemClock
 from matchday.domain.account import Counts
 from matchday.errors import RefusedError
 from matchday.ports import Folded, LinkState, Partition
 from matchday.store.documents import COLLECTIONS
-from matchday.store.mongo_errors import BAD_VALUE
-from matchday.store.mongo_layout import newest_first
 from matchday.store.mongo_ledger import COUNTS, LEDGER
 from matchday.store.mongo_link import Document, MongoLink
+from matchday.store.mongo_newest import Newest
 from matchday.store.mongo_streams import INTERNAL, newest_streams
 
 REPLY_TIMEOUT_S: Final = 10.0
@@ -35,7 +32,7 @@ class MongoQuery:
     Args:
         url: `mongodb://` or `mongodb+srv://`.
         database: Name of the database.
-        clock: Dates the state of the link.
+        clock: Dates the state of the link, and tells where to look for what is newest.
 
     Raises:
         ConfigError: The connection string cannot be understood.
@@ -46,13 +43,19 @@ class MongoQuery:
         self._database = database
         self._clock = clock or SystemClock()
         self._link = self._connect(REPLY_TIMEOUT_S)
+        self._newest = Newest(self._link, clock=self._clock)
 
     def collections(self) -> list[str]:
         """Name the collections, sorted; the store's internal ones are left out."""
         return sorted((*COLLECTIONS, LEDGER))
 
     def newest(
-        self, collection: str, *, limit: int, source: str | None = None
+        self,
+        collection: str,
+        *,
+        limit: int,
+        source: str | None = None,
+        bytes_max: int | None = None,
     ) -> list[dict[str, Any]]:
         """Give the newest documents by event time; see `Query.newest`.
 
@@ -67,28 +70,13 @@ class MongoQuery:
             )
         if limit < 1:
             return []
-        time_field, source_path = ("updated_at", "_id")
-        if layout is not None:
-            time_field, source_path = layout.time_field, layout.source_path
-        query = {} if source is None else {source_path: {"$eq": source}}
-        # Time alone, without `_id`: only so can the server stop at the first buckets.
-        options: dict[str, Any] = {"sort": [(time_field, DESCENDING)], "limit": limit}
-        if layout is None:
-            options["projection"] = {"folded": 0}
-        elif source is None:
-            # The planner would read every bucket of the last hour instead.
-            options["hint"] = newest_first(layout)
         with self._reading(collection):
-            try:
-                found = list(self._link.database[collection].find(query, **options))
-            except OperationFailure as error:
-                if error.code != BAD_VALUE or options.pop("hint", None) is None:
-                    raise
-                # Nobody prepared this database, or somebody dropped the index.
-                found = list(self._link.database[collection].find(query, **options))
+            if layout is None:
+                return self._newest.accounts(limit=limit, source=source)
+            found = self._newest.documents(layout, limit=limit, source=source, bytes_max=bytes_max)
         documents = [_readable(document) for document in found]
-        if layout is not None:
-            documents.sort(key=lambda one: (one[time_field], _rank(one["_id"])), reverse=True)
+        time_field = layout.time_field
+        documents.sort(key=lambda one: (one[time_field], _rank(one["_id"])), reverse=True)
         return documents
 
     def folded(self) -> Folded:
