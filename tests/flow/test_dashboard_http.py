@@ -21,7 +21,7 @@ from browser.ground import START_MS, Ground, forecast, players_at, positions, sc
 from matchday.clock import SystemClock
 from matchday.dashboard import security, serve
 from matchday.dashboard.fanout import Hub
-from matchday.dashboard.security import COOKIE, COOKIE_S
+from matchday.dashboard.security import COOKIE, COOKIE_S, cookie_value
 from matchday.dashboard.serve import DashboardServer
 from matchday.dashboard.state import Attribution
 from matchday.domain.account import Account, Counts
@@ -197,6 +197,21 @@ def test_the_data_browser_shows_documents_and_escapes_what_sensors_wrote(ground,
     assert "<img src=x" not in letters
 
 
+def test_a_list_of_dead_letters_tells_of_long_ones_how_long_they_are(ground, server):
+    ground.refuse("roof", b"short", reason="not_json")
+    ground.refuse("roof", b"x" * 100_000, reason="not_json")
+    ground.persist()
+    page = get(server, "/db/server/dead_letters").text
+    listed = json.loads(get(server, "/api/v1/collections/dead_letters").text)["documents"]
+    assert sorted((one["raw"], one.get("length")) for one in listed) == [
+        ("", 100_000),
+        ("short", None),
+    ]
+    assert "100000" in page
+    assert "xxx" not in page
+    assert "matchday deadletter show" in page
+
+
 def test_the_data_browser_filters_by_source(ground, server):
     ground.publish(scalar("a", START_MS, 1.125), scalar("b", START_MS, 2.125))
     ground.persist()
@@ -295,6 +310,58 @@ def test_who_guesses_the_token_keeps_nobody_else_out(ground):
         form = urllib.parse.urlencode({"token": "open sesame"})
         assert guessed.status == 429
         assert get(server, "/login", method="POST", body=form).status == 303
+
+
+def test_wrong_bearer_tokens_are_counted_as_those_of_the_log_in_page_are(ground):
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        good = {"Authorization": "Bearer open sesame"}
+        assert get(server, "/metrics", **good).status == 200
+        codes = [
+            get(server, "/metrics", Authorization=f"Bearer guess {number}").status
+            for number in range(11)
+        ]
+        assert codes == [401] * 9 + [401, 429]
+        limited = get(server, "/metrics", Authorization="Bearer one more")
+        assert limited.headers["Retry-After"] == "60"
+        assert "10 wrong tokens from 127.0.0.1 within 60 s" in limited.text
+        assert get(server, "/login", method="POST", body="token=guess").status == 429
+        # What was right before goes on; a right one that comes now waits, else guessing would pay.
+        assert get(server, "/metrics", **good).status == 200
+        pair = f"{COOKIE}={cookie_value('open sesame', until_ms=2**50)}"
+        assert get(server, "/metrics", Cookie=pair).status == 429
+        assert get(server, "/livez").status == 200
+        assert get(server, "/metrics", X_Forwarded_For="198.51.100.7", Cookie=pair).status == 200
+
+
+def test_cookies_made_of_guessed_tokens_are_counted_too(ground):
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        codes = [
+            get(server, "/metrics", Cookie=f"{COOKIE}={cookie_value(guess, until_ms=2**50)}").status
+            for guess in "abcdefghijk"
+        ]
+        assert codes == [401] * 10 + [429]
+
+
+def test_who_says_the_same_wrong_token_again_and_again_does_not_guess(ground):
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        old = {"Authorization": "Bearer the one before"}
+        assert {get(server, "/metrics", **old).status for _ in range(30)} == {401}
+        assert get(server, "/metrics", Authorization="Bearer open sesame").status == 200
+
+
+def test_an_address_written_in_front_of_the_proxys_does_not_dodge_the_bound(ground):
+    """A proxy appends the address that it sees to whatever the client sent."""
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        codes = [
+            get(
+                server,
+                "/metrics",
+                Authorization=f"Bearer guess {number}",
+                X_Forwarded_For=f"203.0.113.{number}, 198.51.100.7",
+            ).status
+            for number in range(11)
+        ]
+        assert codes == [401] * 10 + [429]
 
 
 class LaterClock(SystemClock):

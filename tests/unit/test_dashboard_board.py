@@ -1,5 +1,7 @@
 """The board of latest values: coalescing, expiry, zones, bounds."""
 
+import random
+
 import pytest
 
 from matchday.clock import ManualClock
@@ -48,6 +50,48 @@ def test_the_latest_position_between_two_ticks_wins():
     )
     (frame,) = board.positions("demo").frames
     assert (frame.t_ms, frame.objects) == (T_MS + 40, [("a", 2.0, 3.0, None)])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_batch_leaves_the_board_as_its_readings_one_by_one(seed: int):
+    rng = random.Random(seed)
+    clock = ManualClock()
+    together, apart = make_board(clock), make_board(clock)
+    for _ in range(20):
+        readings = [
+            rng.choice(
+                (
+                    Scalar(
+                        source=f"s{rng.randrange(3)}",
+                        t_ms=T_MS + rng.randrange(50),
+                        quantity=rng.choice(("heat", "noise")),
+                        value=rng.random(),
+                        session=rng.choice(("one", "one", "two")),
+                    ),
+                    Count(
+                        source="gate",
+                        t_ms=T_MS + rng.randrange(50),
+                        zone="Z",
+                        occupancy=rng.randrange(9),
+                    ),
+                    seen(TrackedObject(rng.choice("ab"), rng.random(), 1), t_ms=T_MS),
+                )
+            )
+            for _ in range(rng.randrange(1, 30))
+        ]
+        together.take_readings(readings)
+        for reading in readings:
+            apart.take_readings([reading])
+        clock.advance(0.3)
+        assert together.sources() == apart.sources()
+        one, other = together.changes().series, apart.changes().series
+        assert sorted(one, key=lambda point: point.key) == sorted(
+            other, key=lambda point: point.key
+        )
+        assert together.positions("demo") == apart.positions("demo")
+        assert together.tiles("demo", clients=0, dropped=0) == apart.tiles(
+            "demo", clients=0, dropped=0
+        )
 
 
 def test_a_tick_gives_only_what_moved_since_the_last():

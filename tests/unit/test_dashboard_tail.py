@@ -155,6 +155,34 @@ def test_a_view_that_falls_behind_goes_on_at_the_streams_end(monkeypatch):
     assert metrics.PROCESS.value("matchday_dashboard_skips_total") == before + 1
 
 
+def test_the_stream_is_asked_rarely_while_nobody_watches():
+    """Each message costs less in large batches, and a page that is closed needs no small ones."""
+    waits_s: list[float] = []
+
+    class Watched(ManualClock):
+        def wait(self, event: threading.Event, timeout_s: float) -> bool:
+            waits_s.append(timeout_s)
+            return super().wait(event, timeout_s)
+
+    watches: list[Watch] = []
+
+    def come() -> list[StreamRecord]:
+        watches[0].follow(is_watched=True)
+        return [record("b")]
+
+    def leave() -> list[StreamRecord]:
+        watches[0].follow(is_watched=False)
+        return [record("c")]
+
+    world = World(lambda w: [ScriptedReader([[record("a")], come, leave, w.end])])
+    object.__setattr__(world.state, "clock", Watched())
+    world.tail = Tail(world.state, world.board, stop=world.stop)
+    watches.append(Watch(world.state, world.tail, stop=world.stop))
+    world.tail.run()
+    assert waits_s == [live.UNWATCHED_LINGER_S, live.LINGER_S, live.UNWATCHED_LINGER_S]
+    assert world.sources() == ["a", "b", "c"]
+
+
 def test_a_record_in_no_known_form_is_counted_and_the_next_is_shown():
     board = Board([], clock=ManualClock())
     before = metrics.PROCESS.value("matchday_stream_undecodable_total", stage="dashboard")

@@ -178,3 +178,32 @@ def test_behind_too_much_that_is_not_folded_the_ledger_is_read_anew_and_not_kept
     assert tail.read().totals.received == 50
     assert tail._reader is not None
     tail.close()
+
+
+def test_whose_the_expired_are_is_asked_for_rarely_and_whenever_more_have_expired(stream):
+    clock = ManualClock()
+    query = FoldedPart()
+    tail = LedgerTail(stream, query, clock=clock)
+
+    def fold(*, accepted: int, stored: int, expired: int) -> None:
+        counts = {
+            "a": Counts(accepted=accepted, stored=stored),
+            "expired:analytics/0": Counts(expired=expired),
+        }
+        query.folded_part = Folded(counts, {LEDGER: 0})
+
+    def seen() -> tuple[int, int, int]:
+        (line,) = tail.read().lines
+        return line.expired, line.pending, stream.reader_count
+
+    fold(accepted=10, stored=6, expired=4)
+    assert [seen(), seen()] == [(4, 0, 2)] * 2  # one reader of the ledger, one of what waits
+    fold(accepted=15, stored=8, expired=4)
+    assert seen() == (4, 3, 2)
+    fold(accepted=15, stored=12, expired=4)
+    assert seen() == (3, 0, 2)  # what is stored after all has not expired
+    fold(accepted=15, stored=8, expired=7)
+    assert seen() == (7, 0, 3)
+    clock.advance(cached_account.EXPIRED_EVERY_S)
+    assert seen() == (7, 0, 4)
+    tail.close()

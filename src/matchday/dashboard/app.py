@@ -18,6 +18,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from matchday.dashboard.api import Api, http_error
 from matchday.dashboard.asking import Asker, Shared
+from matchday.dashboard.attempts import Attempts
 from matchday.dashboard.board import Board
 from matchday.dashboard.browser import Browser
 from matchday.dashboard.fanout import Hub
@@ -76,7 +77,8 @@ def make_app(
             for part in (asker, account, readiness):
                 part.close()
 
-    login = Login(token=state.token, title=state.title, clock=state.clock)
+    attempts = Attempts(clock=state.clock)
+    login = Login(token=state.token, title=state.title, clock=state.clock, attempts=attempts)
     return Starlette(
         routes=[
             Route("/", assets.page),
@@ -86,15 +88,19 @@ def make_app(
             *Browser(state, asker=asker).routes(),
             WebSocketRoute("/api/v1/live", hub.serve),
         ],
-        middleware=[_guard(state)],
+        middleware=[_guard(state, attempts)],
         exception_handlers={HTTPException: http_error},
         lifespan=running,
     )
 
 
-def _guard(state: DashboardState) -> Middleware:
+def _guard(state: DashboardState, attempts: Attempts) -> Middleware:
     return Middleware(
-        Guard, token=state.token, allowed_hosts=state.allowed_hosts, clock=state.clock
+        Guard,
+        token=state.token,
+        allowed_hosts=state.allowed_hosts,
+        clock=state.clock,
+        attempts=attempts,
     )
 
 

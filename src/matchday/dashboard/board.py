@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from matchday.clock import Clock
 from matchday.dashboard import messages
+from matchday.dashboard.bounded import put
 from matchday.dashboard.rates import Rate
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Count, Positions, Reading, Scalar, TrackedObject, kind_of
@@ -27,9 +27,6 @@ SERIES_MAX = 1_000
 OBJECTS_MAX = 4_000
 METRICS_MAX = 2_000
 SOURCES_SHOWN_MAX = 500
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 @dataclass
@@ -103,16 +100,22 @@ class Board:
     def take_readings(self, readings: Iterable[Reading]) -> None:
         """Take readings in stream order; an older value never replaces a newer one."""
         now_s = self._clock.monotonic_s()
+        by_source: dict[str, list[Reading]] = {}
+        for reading in readings:
+            by_source.setdefault(reading.source, []).append(reading)
         with self._lock:
-            for reading in readings:
-                self._note_source(reading, now_s)
-                if isinstance(reading, Positions):
-                    self._take_positions(reading, now_s)
-                elif isinstance(reading, Scalar):
-                    key = f"{reading.source}/{reading.quantity}"
-                    self._take_value(key, reading, quantity=reading.quantity, value=reading.value)
-                else:
-                    self._take_count(reading)
+            for own in by_source.values():
+                self._note_source(own[-1], len(own), now_s)
+                scalars: dict[str, list[Scalar]] = {}
+                for reading in own:
+                    if isinstance(reading, Scalar):
+                        scalars.setdefault(reading.quantity, []).append(reading)
+                    elif isinstance(reading, Positions):
+                        self._take_positions(reading, now_s)
+                    else:
+                        self._take_count(reading)
+                for quantity, found in scalars.items():
+                    self._take_values(f"{found[0].source}/{quantity}", quantity, found)
         self.on_change()
 
     def take_findings(self, findings: Iterable[Finding]) -> None:
@@ -123,7 +126,7 @@ class Board:
                     self._take_forecast(finding)
                 elif finding.kind == "player_metric":
                     key = (finding.sensor, finding.subject)
-                    _put(self._metrics, key, _metric_of(finding), METRICS_MAX)
+                    put(self._metrics, key, _metric_of(finding), METRICS_MAX)
                     self._dirty_metrics.add(key)
                 elif finding.kind == "crowd_metric":
                     self._take_window(finding)
@@ -233,18 +236,18 @@ class Board:
 
     # --- private; the lock is held -----------------------------------------------------------
 
-    def _note_source(self, reading: Reading, now_s: float) -> None:
+    def _note_source(self, reading: Reading, count: int, now_s: float) -> None:
         item = self._sources.get(reading.source)
         if item is None:
             item = _Source(kind_of(reading), reading.venue, reading.session, reading.t_ms)
-        gone = _put(self._sources, reading.source, item, SOURCES_MAX)
+        gone = put(self._sources, reading.source, item, SOURCES_MAX)
         if gone is not None:
             self._tracks.pop(gone, None)
         item.kind, item.venue, item.session = kind_of(reading), reading.venue, reading.session
         item.last_t_ms = reading.t_ms
-        item.count += 1
-        item.rate.add(1, at_s=now_s)
-        self._rate.add(1, at_s=now_s)
+        item.count += count
+        item.rate.add(count, at_s=now_s)
+        self._rate.add(count, at_s=now_s)
 
     def _take_positions(self, reading: Positions, now_s: float) -> None:
         venue = reading.venue or self._only_venue
@@ -261,24 +264,36 @@ class Board:
             for object_id in list(track.objects)[: len(track.objects) - OBJECTS_MAX]:
                 del track.objects[object_id]
 
-    def _take_value(
-        self, key: str, reading: Scalar | Count, *, quantity: str, value: float
+    def _take_values(
+        self, key: str, quantity: str, found: Sequence[Scalar | Count], value: float = 0.0
     ) -> None:
+        """Take readings of one series in stream order; `value` is that of a count."""
         last = self._series.get(key)
-        if last is not None and last.t_ms > reading.t_ms and last.session == reading.session:
+        newest: messages.SeriesPoint | Scalar | Count | None = last
+        count = 0
+        for reading in found:
+            if newest is None or newest.t_ms <= reading.t_ms or newest.session != reading.session:
+                newest = reading
+                count += 1
+        if newest is None or isinstance(newest, messages.SeriesPoint):
             return
+        zone, unit, number = (
+            (newest.zone, "persons", value)
+            if isinstance(newest, Count)
+            else (None, newest.unit, newest.value)
+        )
         point = messages.SeriesPoint(
             key=key,
-            source=reading.source,
+            source=newest.source,
             quantity=quantity,
-            zone=reading.zone if isinstance(reading, Count) else None,
-            unit=reading.unit if isinstance(reading, Scalar) else "persons",
-            t_ms=reading.t_ms,
-            value=value,
-            session=reading.session,
-            count=last.count + 1 if last is not None else 1,
+            zone=zone,
+            unit=unit,
+            t_ms=newest.t_ms,
+            value=number,
+            session=newest.session,
+            count=count + (0 if last is None else last.count),
         )
-        _put(self._series, key, point, SERIES_MAX)
+        put(self._series, key, point, SERIES_MAX)
         self._dirty_series.add(key)
 
     def _take_count(self, reading: Count) -> None:
@@ -291,11 +306,11 @@ class Board:
             ("occupancy", reading.occupancy),
         ):
             if value is not None:
-                self._take_value(f"{prefix}/{name}", reading, quantity=name, value=value)
+                self._take_values(f"{prefix}/{name}", name, [reading], value)
         if reading.occupancy is not None:
             place = (reading.venue or self._only_venue, reading.zone)
             if place[0] in self._venues:
-                _put(self._counts, place, (reading.occupancy, reading.t_ms), SERIES_MAX)
+                put(self._counts, place, (reading.occupancy, reading.t_ms), SERIES_MAX)
 
     def _take_forecast(self, finding: Finding) -> None:
         yhat = finding.values.get("yhat")
@@ -310,7 +325,7 @@ class Board:
             yhat_upper=finding.values.get("yhat_upper"),
             model=finding.model,
         )
-        _put(self._forecasts, finding.subject, point, SERIES_MAX)
+        put(self._forecasts, finding.subject, point, SERIES_MAX)
         self._dirty_forecasts.add(finding.subject)
 
     def _take_window(self, finding: Finding) -> None:
@@ -382,14 +397,3 @@ def _density_and_persons(values: dict[str, float], zone: Zone) -> tuple[float, f
 
 def _first(values: dict[str, float], *names: str) -> float | None:
     return next((values[name] for name in names if name in values), None)
-
-
-def _put(table: dict[_K, _V], key: _K, value: _V, bound: int) -> _K | None:
-    """Set the newest entry; above `bound` drop the one set longest ago and give its key."""
-    table.pop(key, None)
-    table[key] = value
-    if len(table) <= bound:
-        return None
-    oldest = next(iter(table))
-    del table[oldest]
-    return oldest

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from matchday.dashboard.api import limit_of
+from matchday.dashboard.api import LISTED_BYTES_MAX, limit_of
 from matchday.dashboard.asking import Asker, status_of
 from matchday.dashboard.documents import cell_text, flatten, jsonable
 from matchday.dashboard.state import DATABASE, DashboardState
@@ -74,10 +74,13 @@ class Browser:
             return self._problem(error)
 
     def _shown(self, name: str, *, source: str, limit: int) -> HTMLResponse:
-        found = self._state.query.newest(name, limit=limit, source=source or None)
+        found = self._state.query.newest(
+            name, limit=limit, source=source or None, bytes_max=LISTED_BYTES_MAX
+        )
         body = (
             _collection_links(self._state.query.collections(), name)
             + f"<h1>{_esc(name)}</h1>"
+            + _NOTES.get(name, "")
             + _filter_form(name, source=source, limit=limit)
             + _table([flatten(jsonable(document)) for document in found], name=name, source=source)
         )
@@ -173,6 +176,14 @@ def _path(collection: str) -> str:
 def _esc(text: str) -> str:
     return html.escape(text, quote=True)
 
+
+_NOTES = {
+    "dead_letters": (
+        f'<p class="note">What is longer than {LISTED_BYTES_MAX // 1024} KiB is left out here. '
+        "<code>matchday deadletter list</code> names each message, and "
+        "<code>matchday deadletter show</code> prints one whole.</p>"
+    )
+}
 
 _PAGE = """<!doctype html>
 <html lang="en">

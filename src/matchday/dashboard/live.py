@@ -35,6 +35,8 @@ RECORDS_MAX = 2_000
 POLL_S = 0.25
 LINGER_S = 0.01
 """Pause after a poll that gave something, so that records come in batches: 100 polls/s."""
+UNWATCHED_LINGER_S = 0.25
+"""The same while nobody watches: what a first tab begins with is as old, and costs less."""
 BEHIND_S_MAX = 3.0
 """Behind the stream's end for longer: skip to it, because a live view shows what is."""
 BACK_OFF_S_MAX = 2.0
@@ -53,12 +55,17 @@ class Tail:
         self._stop = stop
         self._stream: Stream | None = None
         self._lock = threading.Lock()
+        self._is_watched = False
         self._link = LinkState(LINK_NAME, False, self._clock.wall_ms(), "starting")
 
     def link(self) -> LinkState:
         """Tell whether the stream's end is being read, and since when; from any thread."""
         with self._lock:
             return self._link
+
+    def follow(self, *, is_watched: bool) -> None:
+        """Take note whether any tab is open; from any thread."""
+        self._is_watched = is_watched
 
     def run(self) -> None:
         """Follow the stream until `stop` is set; outages are waited out with back-off."""
@@ -100,7 +107,8 @@ class Tail:
             if len(records) < RECORDS_MAX:
                 behind_since_s = None
                 if records:
-                    self._clock.wait(self._stop, LINGER_S)
+                    linger_s = LINGER_S if self._is_watched else UNWATCHED_LINGER_S
+                    self._clock.wait(self._stop, linger_s)
                 continue
             now_s = self._clock.monotonic_s()
             if behind_since_s is None:
@@ -171,6 +179,7 @@ class Watch:
     def follow(self, *, is_watched: bool) -> None:
         """Take note whether any tab is open, within a second; from any thread."""
         self._is_watched = is_watched
+        self._tail.follow(is_watched=is_watched)
 
     @property
     def slow(self) -> Slow:

@@ -2,7 +2,14 @@
 
 Owns the check of the Host header (DNS rebinding: a foreign name that resolves to this
 machine), the check of a WebSocket's Origin, the token, the log-in page and the headers of
-every answer. Does not own users or roles; there is one token.
+every answer. Does not own users or roles; there is one token. How often somebody may be wrong
+about it is in `attempts`.
+
+The address of who asks is that of the connection. The web server believes `X-Forwarded-For`
+from a proxy on this machine alone, and of that header the last address that is not this
+machine: what a client wrote in front of it changes nothing where the proxy appends, as
+nginx, Caddy and Traefik do. A program on this machine can write any address; the bound over all
+addresses holds for it, too.
 """
 
 from __future__ import annotations
@@ -12,7 +19,7 @@ import hashlib
 import hmac
 import html
 import ipaddress
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from urllib.parse import parse_qs
 
@@ -22,6 +29,8 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matchday.clock import Clock
+from matchday.dashboard.attempts import FAILURES_MAX, WINDOW_S, Attempts
+from matchday.dashboard.bounded import put
 from matchday.observe.events import LoginRefused, emit
 
 COOKIE = "matchday_session"
@@ -32,11 +41,10 @@ OPEN_PATHS = frozenset({"/livez", "/readyz", "/login"})
 MAY_SEE = "matchday.may_see"
 """Set in the scope of a request: whether who asks may see more than that we live."""
 
-LOGIN_FAILURES_MAX = 10
-LOGIN_WINDOW_S = 60.0
-LOGIN_CLIENTS_MAX = 1_000
 LOGIN_BYTES_MAX = 4_096
 LOGIN_S_MAX = 10.0
+ACCEPTED_MAX = 1_000
+"""Tokens and sessions that go on while others from the same address guess."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -55,11 +63,19 @@ class Guard:
     """ASGI middleware in front of everything: host, origin, token, headers."""
 
     def __init__(
-        self, app: ASGIApp, *, token: str | None, allowed_hosts: Sequence[str], clock: Clock
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None,
+        allowed_hosts: Sequence[str],
+        clock: Clock,
+        attempts: Attempts,
     ) -> None:
         self._app = app
         self._token = token
         self._clock = clock
+        self._attempts = attempts
+        self._accepted: OrderedDict[bytes, None] = OrderedDict()
         self._hosts = frozenset(name.lower() for name in allowed_hosts) | {"localhost"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,33 +101,64 @@ class Guard:
         if scope["type"] == "websocket" and origin is not None and _origin_host(origin) != host:
             return _error(403, "foreign_origin", "opening live view: foreign origin")
         path = scope["path"]
-        scope[MAY_SEE] = self._token is None or self._knows(headers)
+        client = scope["client"][0] if scope.get("client") else ""
+        is_guessing = self._attempts.are_too_many(client)
+        scope[MAY_SEE] = self._token is None or self._knows(
+            headers, client, is_guessing=is_guessing
+        )
         if scope[MAY_SEE] or path in OPEN_PATHS or path.startswith("/assets/"):
             return None
         if scope["type"] == "http" and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/login", 303)
+        if is_guessing:
+            text = (
+                f"answering request: {FAILURES_MAX} wrong tokens from {client[:80]} within "
+                f"{WINDOW_S:.0f} s, or too many from all; none is looked at for a minute"
+            )
+            refusal = _error(429, "too_many_attempts", text)
+            refusal.headers["Retry-After"] = f"{WINDOW_S:.0f}"
+            return refusal
         refusal = _error(401, "no_token", "answering request: a bearer token is needed")
         refusal.headers["WWW-Authenticate"] = "Bearer"
         return refusal
 
-    def _knows(self, headers: Headers) -> bool:
+    def _knows(self, headers: Headers, client: str, *, is_guessing: bool) -> bool:
+        """Judge what is offered; by who guesses only what was right before.
+
+        A cookie is judged as a token is: whoever guesses a token can make the cookie of it.
+        """
         assert self._token is not None
-        scheme, _, offered = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and _is_same(offered.strip(), self._token):
+        token, now_ms = self._token, self._clock.wall_ms()
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        bearer = bearer.strip()
+        if (
+            scheme.lower() == "bearer"
+            and (not is_guessing or _digest(bearer) in self._accepted)
+            and self._note(bearer, client, is_right=_is_same(bearer, token))
+        ):
             return True
         cookie = Request({"type": "http", "headers": headers.raw}).cookies.get(COOKIE, "")
-        return is_session(cookie, self._token, now_ms=self._clock.wall_ms())
+        if not cookie or (is_guessing and _digest(cookie) not in self._accepted):
+            return False
+        is_right = self._note(cookie, client, is_right=is_made_from(cookie, token))
+        return is_right and is_session(cookie, token, now_ms=now_ms)
+
+    def _note(self, offered: str, client: str, *, is_right: bool) -> bool:
+        if is_right:
+            put(self._accepted, _digest(offered), None, ACCEPTED_MAX)
+        elif self._attempts.note(client, _digest(offered)):
+            emit(LoginRefused(client=client))
+        return is_right
 
 
 class Login:
     """The log-in page: takes the token once and leaves a cookie that is not the token."""
 
-    def __init__(self, *, token: str | None, title: str, clock: Clock) -> None:
+    def __init__(self, *, token: str | None, title: str, clock: Clock, attempts: Attempts) -> None:
         self._token = token
         self._title = title
         self._clock = clock
-        # By address: else anybody who guesses would keep everybody out.
-        self._failures_s: OrderedDict[str, deque[float]] = OrderedDict()
+        self._attempts = attempts
 
     async def answer(self, request: Request) -> Response:
         """Show the form, or judge what was sent in it."""
@@ -120,7 +167,7 @@ class Login:
         if request.method != "POST":
             return self._page("")
         client = request.client.host if request.client else ""
-        if self._is_guessing(client):
+        if self._attempts.are_too_many(client):
             return self._page("Too many attempts. Try again in a minute.", status=429)
         # The form is one small field: anything larger is not read to its end.
         body = b""
@@ -134,7 +181,7 @@ class Login:
             return self._page("That took too long. Try again.", status=408)
         fields = parse_qs(body.decode("utf-8", "replace"))
         if not _is_same(fields.get("token", [""])[0].strip(), self._token):
-            self._note_failure(client)
+            self._attempts.note(client)
             emit(LoginRefused(client=client))
             return self._page("That is not the token.", status=401)
         answer = RedirectResponse("/", 303)
@@ -147,19 +194,6 @@ class Login:
             secure=request.url.scheme == "https",
         )
         return answer
-
-    def _is_guessing(self, client: str) -> bool:
-        failures_s = self._failures_s.get(client)
-        if failures_s is None or len(failures_s) < LOGIN_FAILURES_MAX:
-            return False
-        return self._clock.monotonic_s() - failures_s[0] <= LOGIN_WINDOW_S
-
-    def _note_failure(self, client: str) -> None:
-        failures_s = self._failures_s.setdefault(client, deque(maxlen=LOGIN_FAILURES_MAX))
-        failures_s.append(self._clock.monotonic_s())
-        self._failures_s.move_to_end(client)
-        if len(self._failures_s) > LOGIN_CLIENTS_MAX:
-            self._failures_s.popitem(last=False)
 
     def _page(self, problem: str, *, status: int = 200) -> HTMLResponse:
         note = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
@@ -200,17 +234,24 @@ def cookie_value(token: str, *, until_ms: int) -> str:
 
 def is_session(cookie: str, token: str, *, now_ms: int) -> bool:
     """Tell whether a cookie was made by `cookie_value` and its session has not ended."""
+    return is_made_from(cookie, token) and now_ms < int(cookie.partition(".")[0])
+
+
+def is_made_from(cookie: str, token: str) -> bool:
+    """Tell whether a cookie was made by `cookie_value`, whenever its session ends."""
     until = cookie.partition(".")[0]
     if not (until.isascii() and until.isdecimal() and len(until) <= 16):
         return False
-    return _is_same(cookie, cookie_value(token, until_ms=int(until))) and now_ms < int(until)
+    return _is_same(cookie, cookie_value(token, until_ms=int(until)))
 
 
 def _is_same(offered: str, wanted: str) -> bool:
     # Digests have one length, so that not even the token's length shows in the time taken.
-    return hmac.compare_digest(
-        hashlib.sha256(offered.encode()).digest(), hashlib.sha256(wanted.encode()).digest()
-    )
+    return hmac.compare_digest(_digest(offered), _digest(wanted))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _origin_host(origin: str) -> str:

@@ -152,8 +152,12 @@ class DashboardServer:
         self._release()
         emit(ServiceStopped("dashboard", self._state.clock.monotonic_s() - self._started_s))
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, *, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop` is set; for a service that is nothing but the dashboard.
+
+        Args:
+            stop: Ends it.
+            announce: Called once, when requests are answered and `url` is known.
 
         Raises:
             ConfigError: As `start`.
@@ -161,6 +165,7 @@ class DashboardServer:
         """
         self.start()
         try:
+            announce()
             while not self._state.clock.wait(stop, ALIVE_EVERY_S):
                 if not self.is_running:
                     raise RuntimeError(

@@ -266,7 +266,7 @@ class LiveTailSkipped(Event):
 
 @dataclass(frozen=True)
 class LoginRefused(Event):
-    """Somebody offered a wrong token on the log-in page."""
+    """Somebody offered the page a wrong token."""
 
     level = "warning"
     counter = "matchday_dashboard_logins_refused_total"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
 
@@ -45,18 +46,22 @@ def read_account(stream: Stream, query: Query) -> Account:
     }
     reader = stream.reader([Topic.LEDGER], Start.at(starts))
     try:
-        return account_at(folded, to_the_end(reader), stream)
+        return account_at(folded, to_the_end(reader), expired=expired_of(stream))
     finally:
         reader.close()
 
 
-def account_at(folded: Folded, tail: Iterable[StreamRecord], stream: Stream) -> Account:
+Attribute: TypeAlias = Callable[[dict[str, Counts], Folded], None]
+"""Gives the readings that retention deleted unread to their sources: `attribute_expired`."""
+
+
+def account_at(folded: Folded, tail: Iterable[StreamRecord], *, expired: Attribute) -> Account:
     """Work out the account from its stored part and the ledger's records behind that.
 
     Args:
         folded: The stored part.
         tail: Every record from the stored part's offsets to the end, read after it.
-        stream: Asked for what waits where retention deleted readings before they were stored.
+        expired: Called where retention deleted readings before they were stored.
 
     Raises:
         UnavailableError: The stream does not answer.
@@ -65,7 +70,7 @@ def account_at(folded: Folded, tail: Iterable[StreamRecord], stream: Stream) -> 
     for record in tail:
         add_ledger_record(counts, record, folded)
     if any(source.startswith(EXPIRED) for source in counts):
-        attribute_expired(counts, folded, _waiting(stream, folded))
+        expired(counts, folded)
     return account_of(counts)
 
 
@@ -120,6 +125,15 @@ def attribute_expired(
         del counts[name]
     for source, found in counts.items():
         found.expired = max(0, found.accepted - found.stored - waiting.get(source, 0))
+
+
+def expired_of(stream: Stream) -> Attribute:
+    """Give what finds out whose the expired are, by asking the stream for what waits."""
+
+    def attribute(counts: dict[str, Counts], folded: Folded) -> None:
+        attribute_expired(counts, folded, _waiting(stream, folded))
+
+    return attribute
 
 
 def _waiting(stream: Stream, folded: Folded) -> Counter[str]:

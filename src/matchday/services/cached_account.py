@@ -9,12 +9,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from matchday.clock import Clock
-from matchday.domain.account import Account
+import msgspec
+
+from matchday.clock import Clock, SystemClock
+from matchday.domain.account import Account, Counts
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, MatchdayError, UnavailableError
 from matchday.ports import Folded, Partition, Query, Reader, Start, Stream, StreamRecord
-from matchday.services.accounting import account_at, read_account, to_the_end
+from matchday.services.accounting import (
+    EXPIRED,
+    account_at,
+    expired_of,
+    read_account,
+    to_the_end,
+)
 
 SETTLE_ATTEMPTS = 10
 SETTLE_PAUSE_S = 0.3
@@ -25,6 +33,8 @@ KEPT_S = 3.0
 KEPT_BYTES_MAX = 8 * 2**20
 """Of ledger records that persist has not folded yet; behind more, they are read anew."""
 JOIN_S = 2.0
+EXPIRED_EVERY_S = 10.0
+"""How long it holds whose the expired are, unless persist has found more of them."""
 
 
 class CachedAccount:
@@ -51,7 +61,7 @@ class CachedAccount:
         every_s: float = EVERY_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        self._tail = LedgerTail(stream, query)
+        self._tail = LedgerTail(stream, query, clock=clock)
         self._clock = clock
         self._every_s = every_s
         self._patience_s = patience_s
@@ -168,11 +178,17 @@ class LedgerTail:
     Making a reader is what reading an account costs most: a client with threads, connections
     and log-in of its own. So it stays open, and the records that the store has not folded yet
     are kept. Used by one thread.
+
+    Args:
+        stream: Where the ledger is.
+        query: Where its folded part is.
+        clock: Tells how old it is whose the expired are.
     """
 
-    def __init__(self, stream: Stream, query: Query) -> None:
+    def __init__(self, stream: Stream, query: Query, *, clock: Clock | None = None) -> None:
         self._stream = stream
         self._query = query
+        self._expired = RareExpired(stream, clock=clock or SystemClock())
         self._reader: Reader | None = None
         self._kept: deque[StreamRecord] = deque()
         self._begins: dict[Partition, int] = {}
@@ -192,7 +208,7 @@ class LedgerTail:
             if not self._take(folded):
                 self.close()
                 return read_account(self._stream, self._query)
-            return account_at(folded, self._kept, self._stream)
+            return account_at(folded, self._kept, expired=self._expired.attribute)
         except BaseException:
             self.close()
             raise
@@ -240,3 +256,40 @@ class LedgerTail:
             if record.offset >= starts.get(Partition(record.topic, record.partition), 0)
         )
         return sum(len(record.value) for record in self._kept) <= KEPT_BYTES_MAX
+
+
+class RareExpired:
+    """Knows whose the readings are that retention deleted unread, and asks rarely for it.
+
+    To find out takes a reader of `analytics` and all that waits there. How many have expired
+    changes only when persist finds more, which the account tells; so what was found out holds until
+    then, and is looked up anew now and then, since a look can meet a transaction that
+    becomes visible piece by piece. Used by one thread.
+    """
+
+    def __init__(self, stream: Stream, *, clock: Clock) -> None:
+        self._ask = expired_of(stream)
+        self._clock = clock
+        self._asked_s = float("-inf")
+        self._found_by_persist: dict[str, Counts] = {}
+        self._expired: dict[str, int] = {}
+
+    def attribute(self, counts: dict[str, Counts], folded: Folded) -> None:
+        """Give the expired to their sources; see `accounting.attribute_expired`.
+
+        Raises:
+            UnavailableError: The stream does not answer.
+        """
+        lines = {name: found for name, found in counts.items() if name.startswith(EXPIRED)}
+        now_s = self._clock.monotonic_s()
+        if lines != self._found_by_persist or now_s - self._asked_s >= EXPIRED_EVERY_S:
+            kept = {name: msgspec.structs.replace(found) for name, found in lines.items()}
+            self._ask(counts, folded)
+            self._found_by_persist, self._asked_s = kept, now_s
+            self._expired = {name: found.expired for name, found in counts.items()}
+            return
+        for name in lines:
+            del counts[name]
+        for name, found in counts.items():
+            # What is stored after all has not expired.
+            found.expired = max(0, min(self._expired.get(name, 0), found.accepted - found.stored))

@@ -1,0 +1,49 @@
+"""Wrong tokens: by address, and over all of them."""
+
+from __future__ import annotations
+
+from matchday.clock import ManualClock
+from matchday.dashboard.attempts import (
+    ALL_FAILURES_MAX,
+    CLIENTS_MAX,
+    FAILURES_MAX,
+    WINDOW_S,
+    Attempts,
+)
+
+
+def test_after_a_minute_another_token_may_be_offered():
+    clock = ManualClock()
+    attempts = Attempts(clock=clock)
+    for _ in range(FAILURES_MAX):
+        assert not attempts.are_too_many("a")
+        attempts.note("a")
+    assert attempts.are_too_many("a")
+    assert not attempts.are_too_many("b")
+    clock.advance(WINDOW_S + 1)
+    assert not attempts.are_too_many("a")
+
+
+def test_addresses_without_number_do_not_lift_the_bound():
+    clock = ManualClock()
+    attempts = Attempts(clock=clock)
+    for number in range(ALL_FAILURES_MAX):
+        assert not attempts.are_too_many("new")
+        attempts.note(f"2001:db8::{number:x}")
+    assert attempts.are_too_many("new")
+    clock.advance(WINDOW_S + 1)
+    assert not attempts.are_too_many("new")
+
+
+def test_addresses_are_forgotten_beyond_a_bound():
+    attempts = Attempts(clock=ManualClock())
+    for number in range(CLIENTS_MAX + 50):
+        attempts.note(f"client {number}")
+    assert len(attempts._of_client) == CLIENTS_MAX
+
+
+def test_a_wrong_token_counts_once_however_often_it_is_offered():
+    attempts = Attempts(clock=ManualClock())
+    assert attempts.note("a", b"digest")
+    assert not any(attempts.note("a", b"digest") for _ in range(2 * FAILURES_MAX))
+    assert not attempts.are_too_many("a")
