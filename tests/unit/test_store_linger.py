@@ -95,13 +95,18 @@ def test_lingering_grows_with_the_rate(run: Run):
 
 
 def test_lingering_ends_sooner_where_fewer_sources_fill_a_write(run: Run):
-    run.feed(20_000.0, sources=50, for_s=2)
+    run.feed(50_000.0, sources=50, for_s=2)
     few_s = run.linger.linger_s
-    run.feed(20_000.0, sources=100, for_s=2)
+    run.feed(50_000.0, sources=80, for_s=2)
     more_s = run.linger.linger_s
-    run.feed(20_000.0, sources=5000, for_s=2)
+    run.feed(50_000.0, sources=5000, for_s=2)
     assert few_s < more_s < run.linger.linger_s <= BOUND_S
-    assert more_s == pytest.approx(0.1, rel=0.05)  # 20 of each of 100 sources, at 20,000/s
+    assert few_s == pytest.approx(0.08, rel=0.05)  # 80 of each of 50 sources, at 50,000/s
+
+
+def test_few_sources_gather_what_a_write_itself_is_worth(run: Run):
+    run.feed(50_000.0, sources=2, for_s=2)
+    assert run.linger.linger_s == pytest.approx(0.08, rel=0.05)  # 4,000 records, at 50,000/s
 
 
 def test_records_at_hand_are_taken_before_a_write_for_at_most_the_bound(run: Run):

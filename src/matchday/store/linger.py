@@ -25,10 +25,10 @@ from matchday.store.policy import PersistPolicy
 FULL_RATE_PER_S: Final = 100.0
 """Records a second from which on lingering may reach its bound."""
 
-PER_SOURCE: Final = 20.0
+PER_SOURCE: Final = 80.0
 """Readings of a source in a write from which on more of them save little."""
 
-RECORDS: Final = 1000.0
+RECORDS: Final = 4000.0
 """Records in a write from which on more of them save little of what a write itself costs."""
 
 

@@ -53,8 +53,9 @@ TOPICS: Final = (Topic.ANALYTICS, Topic.RESULTS, Topic.DEAD_LETTERS, Topic.LEDGE
 POLL_S_MAX: Final = 0.25
 POLL_RECORDS: Final = 2000
 LAG_REFRESH_S: Final = 0.5
-# What comes is noticed by reading it; asking for the ends is half of what idling costs.
+# What comes is noticed by reading it; asking for the ends takes six questions meanwhile.
 LAG_IDLE_REFRESH_S: Final = 5.0
+LAG_BUSY_REFRESH_S: Final = 2.0
 
 _ASKS_STORE: Final = frozenset({Do.CLAIM, Do.WRITE})
 
@@ -93,7 +94,7 @@ class Persist:
         self._protocol = Confirming()
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
-        self._is_paused = False
+        self._is_paused = self._is_more = False
         self._expired: dict[Partition, int] = {}
         self._stop_deadline_s: float | None = None
         self._linger = Linger(policy)
@@ -105,10 +106,9 @@ class Persist:
     # --- for other threads ------------------------------------------------------------------
 
     def lag(self) -> int | None:
-        """Give how many offsets were not stored yet at the last look, about 0.5 s ago.
+        """Give how many offsets were not stored yet at the last look; None while unknown.
 
-        While nothing comes and nothing is owed, it looks every 5 s. None before the first
-        assignment, and while the stream does not answer.
+        It looks every 2 s, every 5 s while it is caught up, and when nothing more comes.
         """
         return self._lag
 
@@ -158,14 +158,17 @@ class Persist:
             self._leave()
         consumer = self._joined()
         self._resume(consumer)
-        due_in_s = self._linger.due_in_s(self._clock.monotonic_s()) if self._batch else POLL_S_MAX
+        if self._batch and not self._is_more:
+            # What comes before the write is due is taken then, all at once.
+            due_in_s = self._linger.due_in_s(self._clock.monotonic_s())
+            self._clock.wait(stop, min(due_in_s, POLL_S_MAX))
         room = min(max(self._policy.batch_records_max - self._batch.records_count, 1), POLL_RECORDS)
-        records = consumer.poll(timeout_s=min(due_in_s, POLL_S_MAX), records_max=room)
+        records = consumer.poll(timeout_s=0.0 if self._batch else POLL_S_MAX, records_max=room)
         self._batch.add_all(records)
-        is_due = self._linger.is_due(
-            self._clock.monotonic_s(), is_more_at_hand=len(records) == room
-        ) or self._policy.is_full(self._batch.records_count, self._batch.bytes_count)
-        if self._batch and is_due:
+        self._is_more = len(records) == room
+        is_due = self._linger.is_due(self._clock.monotonic_s(), is_more_at_hand=self._is_more)
+        is_full = self._policy.is_full(self._batch.records_count, self._batch.bytes_count)
+        if self._batch and (is_due or is_full):
             self._flush(stop)
         elif not records and not self._batch and self._protocol.do(()) is Do.CONFIRM:
             self._confirm()
@@ -186,7 +189,9 @@ class Persist:
         """Write the batch in hand and confirm it, however long the store is away."""
         failures = 0
         while (do := self._due()) not in (Do.READ, Do.JOIN):
-            if do is Do.CONFIRM and not stop.is_set() and not self._is_confirming_due():
+            # Bookmarks that are late cost work after a crash, no rows.
+            is_early = self._clock.monotonic_s() < self._confirmed_s + self._policy.confirm_every_s
+            if do is Do.CONFIRM and is_early and not stop.is_set():
                 break
             try:
                 self._go_on(do)
@@ -270,10 +275,6 @@ class Persist:
         self._letters = []
         self._confirmed_s = self._clock.monotonic_s()
 
-    def _is_confirming_due(self) -> bool:
-        """Tell whether bookmarks move now: late ones cost work after a crash, no rows."""
-        return self._clock.monotonic_s() >= self._confirmed_s + self._policy.confirm_every_s
-
     def _resume(self, consumer: Consumer) -> None:
         if self._is_paused:
             self._is_paused = False
@@ -321,9 +322,10 @@ class Persist:
 
     def _look_at_lag(self, consumer: Consumer, *, is_idle: bool) -> None:
         now_s = self._clock.monotonic_s()
-        is_at_rest = is_idle and self._lag == 0 and not self._is_lag_asked
-        refresh_s = LAG_IDLE_REFRESH_S if is_at_rest else LAG_REFRESH_S
-        is_stale = now_s >= self._lag_seen_s + refresh_s or (is_idle and self._lag != 0)
+        calm_s = LAG_IDLE_REFRESH_S if is_idle and self._lag == 0 else LAG_BUSY_REFRESH_S
+        refresh_s = LAG_REFRESH_S if self._is_lag_asked else calm_s
+        is_end_near = is_idle and self._lag != 0 and not self._batch
+        is_stale = is_end_near or now_s >= self._lag_seen_s + refresh_s
         if self._protocol.positions and is_stale:
             self._lag = self._protocol.positions.lag(consumer.ends())
             self._lag_seen_s = now_s
