@@ -4,14 +4,15 @@ Three jobs: MQTT at QoS 1 -> Kafka with acks=all (`hop1`), Kafka -> MongoDB time
 and both (`whole`). Who takes part and with which settings is in `peers/`; what is not installed
 is left out and named (`python benchmarks/peers/install.py` gets it). The servers are warmed up
 first (`warming`). Each system starts on fresh topics, a fresh broker and a fresh database, first
-handles `--warm-messages` that are not counted (a JVM needs that), and then, as the same
-processes, the paced part and the part at full rate.
+handles `--warm-messages` that are not counted (a JVM needs that), at four times the paced rate,
+and then, as the same processes, the paced part and the part at full rate.
 
 CPU is user and system time of `/proc/PID/stat` per 100,000 messages. *programs* are the system's
 own processes, *together* is those and all servers, and *machine* is what `/proc/stat` says that
 the whole machine was busy, less the load and this program: a check that nothing is forgotten.
+Servers that a system does without stand idle meanwhile, and are in *machine* alone.
 *behind* is how old the oldest reading is that is sent and not stored, in the paced part, looked
-at every 0.1 s after the first 3 s. Lost and twice come from reading everything back by number.
+at every 0.25 s after the first 3 s. Lost and twice come from reading everything back by number.
 """
 
 from __future__ import annotations
@@ -24,9 +25,18 @@ from pathlib import Path
 
 from harness import TICKS_PER_S, Publisher, Sampler, Servers
 from hop2 import fill
-from peers.counting import Arrivals
+from peers.counting import Arrivals, through
 from peers.install import versions
-from peers.lineup import KAFKA_TO_MONGO, LINEUP, MQTT_TO_KAFKA, Place, System
+from peers.lineup import (
+    KAFKA,
+    KAFKA_TO_MONGO,
+    LINEUP,
+    MONGO,
+    MOSQUITTO,
+    MQTT_TO_KAFKA,
+    Place,
+    System,
+)
 from report import (
     BASELINE,
     OTHER,
@@ -41,9 +51,15 @@ from report import (
 from warming import SECONDS, warm
 
 from servers.mosquitto import Mosquitto
+from servers.process import free_port
 
 SOURCES = 100
 SETTLE_S = 3.0
+PACED_LOOK_S = 0.25
+WARM_TIMES = 4
+# A time series' buckets grow dearer until they hold 1,000 measurements of a source. So many
+# messages leave them at 300, and the paced part takes them to 700: the mean of all.
+WARM_MESSAGES = 130_000
 MACHINE, HERE = "machine", "here"
 # As many in flight as ours asks for by itself (MQTT 5); who speaks MQTT 3 depends on this.
 BROKER = {"max_inflight_messages": "2000", "log_type": "subscribe"}
@@ -51,6 +67,12 @@ BROKER = {"max_inflight_messages": "2000", "log_type": "subscribe"}
 
 class MachineSampler(Sampler):
     """A sampler that also notes how busy the whole machine was, and this program."""
+
+    def until_sent(self, ends_s: float) -> None:
+        """Sample rarely until that monotonic second: what is asked costs the servers, too."""
+        while (left_s := ends_s - time.monotonic()) > 0:
+            time.sleep(min(PACED_LOOK_S, left_s))
+            self.look()
 
     def look(self) -> Sample:
         """Take a sample now."""
@@ -72,7 +94,7 @@ def whole_figure(
 ) -> Figure:
     """Make the figure of a phase: programs, servers, together, and the machine's own account."""
     raw = figure(name, first, last).cpu_per_100k
-    servers = {one: raw[one] for one in ("Mosquitto", "Kafka", "MongoDB") if one in raw}
+    servers = {one: raw[one] for one in (MOSQUITTO, KAFKA, MONGO) if one in raw}
     programs = {one: raw[one] for one in raw if one not in servers and one not in (MACHINE, HERE)}
     load = load_cpu_s * 1e5 / (last.done - first.done)
     cpu = {
@@ -112,29 +134,27 @@ class Run:
         self._taken: list[tuple[Callable[[dict[str, float]], Figure], int, int, int]] = []
         self.pids = system.start(stack, place)
         if place.broker is not None:
-            self.pids["Mosquitto"] = place.broker.pid
-        self.pids["Kafka"] = place.servers.kafka.pid
-        if place.servers.mongo is not None:
-            self.pids["MongoDB"] = place.servers.mongo.pid
-
-    def _sampler(self) -> MachineSampler:
-        servers = self._place.servers
-        hop1 = self._job == MQTT_TO_KAFKA
-        done = servers.appended if hop1 else servers.stored(self._place.database)
-        return MachineSampler(self.pids, done)
+            self.pids[MOSQUITTO] = place.broker.pid
+        if KAFKA in system.servers:
+            self.pids[KAFKA] = place.servers.kafka.pid
+        if MONGO in system.servers and place.servers.mongo is not None:
+            self.pids[MONGO] = place.servers.mongo.pid
+        self._done = through(place, job, system)
 
     def publish(self, messages: int, *, rate_per_s: float, is_counted: bool = True) -> None:
         """Send so many readings and wait until all are through; rate 0 is full rate."""
         seq_first = self._seq_next
         self._seq_next += -(-messages // SOURCES)
-        sampler = self._sampler()
+        sampler = MachineSampler(self.pids, self._done)
         publisher = Publisher(
-            self._place.mqtt.port, messages=messages, rate=rate_per_s, seq_first=seq_first
+            self._place.port, messages=messages, rate=rate_per_s, seq_first=seq_first
         )
         try:
             first = sampler.look()
             began_s = time.monotonic()
             publisher.go()
+            if rate_per_s:
+                sampler.until_sent(began_s + messages / rate_per_s)
             last = sampler.until(first.done + messages)
             load_cpu_s = publisher.result()["cpu_s"]
         finally:
@@ -162,7 +182,7 @@ class Run:
 
     def drain(self, messages: int, *, warm: int) -> None:
         """Store what is in the stream; the first `warm` are not in the figure."""
-        sampler = self._sampler()
+        sampler = MachineSampler(self.pids, self._done)
         sampler.look()
         last = sampler.until(messages + warm)
         first = sampler.first_above(warm)
@@ -174,7 +194,7 @@ class Run:
 
     def figures(self) -> list[Figure]:
         """Read everything back and give the figures in the order taken."""
-        arrivals = Arrivals(self._place.servers, self._job, self._system, self._place.database)
+        arrivals = Arrivals(self._place, self._job, self._system)
         return [
             finish(arrivals.notes(seq_first, seq_end, sent))
             for finish, seq_first, seq_end, sent in self._taken
@@ -188,14 +208,16 @@ def run(servers: Servers, job: str, system: System, given: Namespace) -> list[Fi
         servers.reset_topics()
     with ExitStack() as stack:
         broker = None
-        if job != KAFKA_TO_MONGO:
+        if job != KAFKA_TO_MONGO and MOSQUITTO in system.servers:
             broker = stack.enter_context(Mosquitto(directory, BROKER))
-        place = Place(servers, broker, directory, f"run-{directory.name}", given.against)
+        port = broker.port if broker is not None else free_port()
+        place = Place(servers, broker, port, directory, f"run-{directory.name}", given.against)
         one = Run(stack, job, system, place)
         if job == KAFKA_TO_MONGO:
             one.drain(given.messages, warm=given.warm_messages)
         else:
-            one.publish(given.warm_messages, rate_per_s=0, is_counted=False)
+            warm_rate = WARM_TIMES * given.paced_rate
+            one.publish(given.warm_messages, rate_per_s=warm_rate, is_counted=False)
             if given.paced_messages:
                 one.publish(given.paced_messages, rate_per_s=given.paced_rate)
             one.publish(given.messages, rate_per_s=0)
@@ -257,7 +279,7 @@ def main() -> None:
     given = arguments(
         __doc__,
         messages=200_000,
-        warm_messages=60_000,
+        warm_messages=WARM_MESSAGES,
         warm_seconds=SECONDS,
         paced_rate=2000,
         paced_messages=40_000,

@@ -45,6 +45,9 @@ connection.uri={url}&w=majority&journal=true
 database={database}
 collection=sensors
 bulk.write.ordered=false
+"""
+
+_TIME_SERIES: Final = """
 timeseries.timefield={time_field}
 timeseries.timefield.auto.convert=true
 timeseries.timefield.auto.convert.date.format=yyyy-MM-dd'T'HH:mm:ss.SSSX
@@ -61,6 +64,7 @@ def kafka_to_mongo(
     database: str,
     time_field: str,
     meta_field: str,
+    is_time_series: bool = True,
 ) -> ServerProcess:
     """Make a worker with one sink; it is started when the sink's task runs.
 
@@ -72,6 +76,7 @@ def kafka_to_mongo(
         database: To store into, the collection `sensors`.
         time_field: Of the record; ISO 8601 with milliseconds, or epoch milliseconds.
         meta_field: Of the record: what tells series apart.
+        is_time_series: Else into a regular collection, with every record as it is.
     """
     port = free_port()
     worker, sink = directory / "worker.properties", directory / "sink.properties"
@@ -85,8 +90,9 @@ def kafka_to_mongo(
         ),
         encoding="utf-8",
     )
+    form = _SINK + (_TIME_SERIES if is_time_series else "")
     sink.write_text(
-        _SINK.format(
+        form.format(
             sink=SINK,
             topic=topic,
             url=url,

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,26 +35,6 @@ MONGO_SINK_VERSION: Final = "2.0.1"
 STEP_TIMEOUT_S: Final = 900.0
 
 _RUN_INSTALL: Final = "run python benchmarks/peers/install.py"
-_POM: Final = """<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>matchday</groupId><artifactId>peers</artifactId><version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId><artifactId>connect-runtime</artifactId>
-      <version>CONNECT_VERSION</version>
-    </dependency>
-    <dependency>
-      <groupId>org.mongodb.kafka</groupId><artifactId>mongo-kafka-connect</artifactId>
-      <version>SINK_VERSION</version>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId>
-      <version>1.7.36</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
 
 
 def main() -> int:
@@ -127,10 +104,10 @@ def _get_telegraf() -> str | None:
     """Build Telegraf; gives what went wrong, None when all went well."""
     if shutil.which("go") is None:
         return "no Go to build it with: install the package 'golang' (the version it names)"
-    with tempfile.TemporaryDirectory(prefix="new-", dir=servers_install.CACHE_DIR) as name:
-        home = Path(name) / "home"
+    with servers_install.workshop() as folder:
+        home = folder / "home"
         version_flag = f"-X {TELEGRAF_MODULE}/internal.Version={TELEGRAF_VERSION}"
-        problem = _run(
+        problem = servers_install.run(
             [
                 *("go", "install", "-trimpath"),
                 f"-tags=custom,{','.join(TELEGRAF_PLUGINS)}",
@@ -138,9 +115,10 @@ def _get_telegraf() -> str | None:
                 f"{TELEGRAF_MODULE}/cmd/telegraf@v{TELEGRAF_VERSION}",
             ],
             {**os.environ, "GOBIN": str(home), "CGO_ENABLED": "0"},
+            timeout_s=STEP_TIMEOUT_S,
         )
         if problem is None:
-            home.rename(_telegraf_home())
+            servers_install.put(home, _telegraf_home())
         return problem
 
 
@@ -148,42 +126,13 @@ def _get_connect() -> str | None:
     """Let Maven collect the jars; gives what went wrong, None when all went well."""
     if shutil.which("mvn") is None:
         return "no Maven to get it with: install the package 'maven'"
-    with tempfile.TemporaryDirectory(prefix="new-", dir=servers_install.CACHE_DIR) as name:
-        folder = Path(name)
-        pom = _POM.replace("CONNECT_VERSION", CONNECT_VERSION)
-        pom = pom.replace("SINK_VERSION", MONGO_SINK_VERSION)
-        (folder / "pom.xml").write_text(pom, encoding="utf-8")
-        problem = _run(
-            [
-                *("mvn", "-q", "-B", "--strict-checksums", "-f", str(folder / "pom.xml")),
-                f"{servers_install.MAVEN_PLUGIN}:copy-dependencies",
-                f"-DoutputDirectory={folder / 'jars'}",
-                "-DincludeScope=runtime",
-            ],
-            os.environ,
-        )
-        if problem is None:
-            (folder / "jars").rename(_connect_home())
-        return problem
-
-
-def _run(argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
-    """Run a command to its end; None when it went well, else what it said last."""
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            check=False,
-            env=environment,
-            text=True,
-            timeout=STEP_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        return f"{argv[0]}: not done after {STEP_TIMEOUT_S:.0f} s"
-    if done.returncode == 0:
-        return None
-    said = [line.strip() for line in f"{done.stdout}{done.stderr}".splitlines() if line.strip()]
-    return f"{argv[0]}: exit code {done.returncode}: {said[-1] if said else 'no output'}"
+    return servers_install.collect_jars(
+        [
+            f"org.apache.kafka:connect-runtime:{CONNECT_VERSION}",
+            f"org.mongodb.kafka:mongo-kafka-connect:{MONGO_SINK_VERSION}",
+        ],
+        place=_connect_home(),
+    )
 
 
 if __name__ == "__main__":

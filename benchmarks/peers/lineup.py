@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from harness import Servers, loop, running, service
+from pymongo import MongoClient
 from report import BASELINE, OTHER, OURS
 
 from matchday.clock import SystemClock
 from matchday.domain.topics import Topic
+from matchday.store.documents import Shape
 from matchday.store.mongo import MongoStore
 from peers import connect, telegraf
 from peers.install import missing
@@ -29,12 +31,20 @@ KAFKA_TO_MONGO: Final = "hop2"
 MQTT_TO_MONGO: Final = "whole"
 ANALYSED: Final = "matchday with analysis"
 SPLIT: Final = "matchday by role"
+REGULAR: Final = "matchday by role regular"
+DIRECT: Final = "matchday without Mosquitto"
+EMBEDDED: Final = "matchday server embedded"
+UP: Final = "matchday up"
 TELEGRAF: Final = "Telegraf"
 CONNECT: Final = "Kafka Connect"
 BOTH: Final = "Telegraf + Kafka Connect"
+BOTH_REGULAR: Final = "Telegraf + Kafka Connect regular"
 TWICE: Final = "Telegraf + Telegraf"
 
 TOPIC: Final = str(Topic.ANALYTICS)
+MOSQUITTO, KAFKA, MONGO = "Mosquitto", "Kafka", "MongoDB"
+DATA: Final = "data"
+"""Folder of the embedded parts, in the directory of a run."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,8 @@ class Place:
 
     Attributes:
         servers: Kafka, and MongoDB but for the first hop.
-        broker: Mosquitto, but for the second hop.
+        broker: Mosquitto, where one has a part in it.
+        port: Where the load is sent to: Mosquitto's, or the one for a port of our own.
         directory: For settings and logs.
         database: Of this run.
         checkout: The other checkout, where one takes part.
@@ -51,6 +62,7 @@ class Place:
 
     servers: Servers
     broker: Mosquitto | None
+    port: int
     directory: Path
     database: str
     checkout: Path | None
@@ -78,6 +90,7 @@ class System:
         source: Where a stored record has its source, a dotted path.
         seq: Where it has its number.
         needs: Names of `peers.install.missing`.
+        servers: Which servers have a part in it; the others stand idle.
     """
 
     name: str
@@ -85,6 +98,7 @@ class System:
     source: str
     seq: str
     needs: tuple[str, ...] = ()
+    servers: tuple[str, ...] = (MOSQUITTO, KAFKA, MONGO)
 
     @property
     def lack(self) -> str | None:
@@ -94,30 +108,45 @@ class System:
 
 
 def _ours(
-    *commands: tuple[str, ...], is_other: bool = False
+    *commands: tuple[str, ...],
+    is_other: bool = False,
+    servers: tuple[str, ...] = (MOSQUITTO, KAFKA, MONGO),
+    shape: Shape = "timeseries",
 ) -> Callable[[ExitStack, Place], dict[str, int]]:
     links = {"ingest": "mqtt", "persist": "store", "server": "mqtt", "analysis": "stream"}
 
     def start(stack: ExitStack, place: Place) -> dict[str, int]:
-        settings = {"MATCHDAY_STREAM__URL": place.servers.kafka.url}
+        settings = {
+            "MATCHDAY_DATA_DIR": str(place.directory / DATA),
+            "MATCHDAY_MQTT__PORT": str(place.port),
+        }
+        if KAFKA in servers:
+            settings["MATCHDAY_STREAM__URL"] = place.servers.kafka.url
         if place.broker is not None:
             settings["MATCHDAY_MQTT__URL"] = place.broker.url
-        if place.servers.mongo is not None:
+        if MONGO in servers and place.servers.mongo is not None:
             settings["MATCHDAY_STORE__URL"] = place.url
             settings["MATCHDAY_STORE__DATABASE"] = place.database
-            clock = SystemClock()
-            with closing(MongoStore(place.url, clock=clock, database=place.database)) as store:
-                store.prepare()
+            settings["MATCHDAY_STORE__SHAPE"] = shape
+            _prepare(place, shape)
         checkout = place.checkout if is_other else None
         found = {}
         for words in commands:
             one = service(place.directory, settings, *words, checkout=checkout)
             name = words[-1]
             found[name] = stack.enter_context(running(one))
-            wait_until(lambda: one.links().get(links[name], False), what=f"{name} is connected")  # noqa: B023
+            link = links.get(name, "mqtt")
+            wait_until(lambda: one.links().get(link, False), what=f"{name} is connected")  # noqa: B023
         return found
 
     return start
+
+
+def _prepare(place: Place, shape: Shape = "timeseries") -> None:
+    clock = SystemClock()
+    store = MongoStore(place.url, clock=clock, database=place.database, shape=shape)
+    with closing(store):
+        store.prepare()
 
 
 def _loops(*roles: str) -> Callable[[ExitStack, Place], dict[str, int]]:
@@ -129,9 +158,7 @@ def _loops(*roles: str) -> Callable[[ExitStack, Place], dict[str, int]]:
                 words = [f"--mqtt-port={place.mqtt.port}"]
             else:
                 words = [f"--mongo={place.url}", f"--database={place.database}"]
-                clock = SystemClock()
-                with closing(MongoStore(place.url, clock=clock, database=place.database)) as store:
-                    store.prepare()
+                _prepare(place)
             found[role] = stack.enter_context(running(loop(place.directory, role, kafka, *words)))
         return found
 
@@ -164,8 +191,16 @@ def _telegraf_persist(layout: str) -> Callable[[ExitStack, Place], dict[str, int
     return start
 
 
-def _connect(time_field: str, meta_field: str) -> Callable[[ExitStack, Place], dict[str, int]]:
+def _connect(
+    time_field: str, meta_field: str, *, index: tuple[str, ...] = ()
+) -> Callable[[ExitStack, Place], dict[str, int]]:
+    """Start the sink: into a time series, or with an index given, into a regular collection."""
+
     def start(stack: ExitStack, place: Place) -> dict[str, int]:
+        if index:
+            client: MongoClient[dict[str, Any]] = MongoClient(place.url)
+            with client:
+                client[place.database]["sensors"].create_index([(name, 1) for name in index])
         one = connect.kafka_to_mongo(
             place.directory,
             bootstrap=place.servers.kafka.bootstrap,
@@ -174,6 +209,7 @@ def _connect(time_field: str, meta_field: str) -> Callable[[ExitStack, Place], d
             database=place.database,
             time_field=time_field,
             meta_field=meta_field,
+            is_time_series=not index,
         )
         return {"persist": stack.enter_context(running(one))}
 
@@ -217,10 +253,29 @@ LINEUP: Final[Mapping[str, tuple[System, ...]]] = {
         System(OURS, _ours(("server",)), *_STORED),
         System(OTHER, _ours(("server",), is_other=True), *_STORED),
         System(SPLIT, _ours(_INGEST, _PERSIST), *_STORED),
+        System(REGULAR, _ours(_INGEST, _PERSIST, shape="regular"), *_STORED),
+        System(
+            DIRECT,
+            _ours(("server",), servers=(KAFKA, MONGO)),
+            *_STORED,
+            servers=(KAFKA, MONGO),
+        ),
+        System(EMBEDDED, _ours(("server",), servers=()), *_STORED, servers=()),
+        System(UP, _ours(("up",), servers=()), *_STORED, servers=()),
         System(ANALYSED, _ours(("server",), ("analysis",)), *_STORED),
         System(
             BOTH,
             _after(_telegraf_ingest, _connect("timestamp", "tags")),
+            "tags.sensor",
+            "fields.seq",
+            ("telegraf", "connect"),
+        ),
+        System(
+            BOTH_REGULAR,
+            _after(
+                _telegraf_ingest,
+                _connect("timestamp", "tags", index=("tags.sensor", "timestamp")),
+            ),
             "tags.sensor",
             "fields.seq",
             ("telegraf", "connect"),

