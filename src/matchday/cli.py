@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As a container's first process we would otherwise not notice a SIGTERM at all until the
     # service is up, and be killed when the patience of whoever stops it is at its end.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    spare_arenas()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -70,7 +71,10 @@ def run(arguments: Sequence[str]) -> int:
     except cyclopts.CycloptsError:
         return EXIT_USAGE
     except MatchdayError as error:
-        print(f"matchday: {error}", file=sys.stderr)  # noqa: T201
+        # Only who prints needs what it takes to print.
+        from matchday.services.printing import say
+
+        say(f"matchday: {error}")
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     except BrokenPipeError:
         return EXIT_FAILED
@@ -103,7 +107,7 @@ def up(
     """
     from matchday.services.together import build_together
 
-    spare_arenas()
+    spare_arenas(1)
     settings = load_settings(
         config, data_dir=data, http__port=http_port, mqtt__port=mqtt_port
     ).settings

@@ -33,8 +33,8 @@ QUICK: Final[Mapping[str, str]] = {
     "MATCHDAY_MQTT__KEEP_ALIVE_S": str(KEEP_ALIVE_S),
     "MATCHDAY_ANALYSIS__WINDOW_S": str(WINDOW_MS / 1000),
     "MATCHDAY_ANALYSIS__LATENESS_S": str(LATENESS_MS / 1000),
-    # No outage is to close a window.
-    "MATCHDAY_ANALYSIS__IDLE_S": "3600",
+    # No outage is to close a window; what stays silent holds back what a restart reads again.
+    "MATCHDAY_ANALYSIS__IDLE_S": str(10 * OUTAGE_S),
 }
 
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {
