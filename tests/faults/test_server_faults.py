@@ -10,7 +10,7 @@ from faults.deployment import OUTAGE_S, on_servers
 from faults.schedule import kills, outages
 from servers.process import wait_until
 
-pytestmark = pytest.mark.timeout(600 + 1200 * (ROUNDS - 1))
+pytestmark = pytest.mark.timeout(600 + 2400 * (ROUNDS - 1))
 
 ROLES = ("ingest", "persist", "analysis")
 
