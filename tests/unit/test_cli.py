@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from matchday.cli import run
 from matchday.cli_options import load_settings
+from matchday.clock import SystemClock
 from matchday.config import load
 from matchday.domain.venue import read_venue
 from matchday.errors import ConfigError
 from matchday.services.analysis import plan_of
 from matchday.services.links import read_token, read_users
 from matchday.services.sensor import speed_of
+from matchday.sqlite import DataFolder
+from matchday.store.embedded import EmbeddedStore
 
 
 @pytest.fixture(autouse=True)
@@ -127,3 +131,27 @@ def test_speed_that_is_none_is_refused(text: str):
 def test_folder_given_on_the_command_line_is_the_data_folder(tmp_path: Path):
     loaded = load_settings(None, data_dir=tmp_path / "here", http__port=None)
     assert loaded.settings.data_dir == tmp_path / "here"
+
+
+def test_an_errors_text_cannot_steer_a_terminal(capsys):
+    assert run(["config", "check", "--config", "\x1b]0;owned\x07.toml"]) == 3
+    shown = capsys.readouterr().err
+    assert "\\x1b]0;owned\\x07.toml" in shown
+    assert "\x1b" not in shown
+
+
+def test_doctor_says_that_an_embedded_store_is_the_only_copy(capsys, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MATCHDAY_MQTT__PORT", "9")
+
+    def risks() -> dict[str, list[str]]:
+        run(["doctor", "--json"])
+        return {row["link"]: row["risks"] for row in json.loads(capsys.readouterr().out)}
+
+    assert risks()["store"] == []
+    folder = tmp_path / "data"
+    with DataFolder(folder), closing(EmbeddedStore(folder, clock=SystemClock())) as store:
+        store.prepare()
+        # As from beside a running process, which owns the folder.
+        beside = risks()["store"]
+        assert beside == store.risks()
+    assert risks()["store"] == beside

@@ -143,3 +143,32 @@ def test_secret_is_equal_to_its_equal_and_shows_nothing():
     assert one.settings == same.settings
     assert len({one.settings.store.url, same.settings.store.url}) == 1
     assert str(one.settings.store.url) == "**********"
+
+
+def test_address_without_a_scheme_hides_its_credentials_too():
+    loaded = load(environ={"MATCHDAY_STORE__URL": "root:hunter2@db:27017"})
+    assert {row.name: row.value for row in show(loaded)}["store.url"] == "***@db:27017"
+    loaded = load(environ={"MATCHDAY_STORE__URL": "mongodb://root:hun://ter2@db:27017"})
+    assert {row.name: row.value for row in show(loaded)}["store.url"] == "mongodb://***@db:27017"
+
+
+def test_file_that_is_no_text_is_named_and_nothing_of_it_is_shown(tmp_path: Path):
+    file = tmp_path / "matchday.toml"
+    file.write_bytes(b"bind = '\xff'")
+    with pytest.raises(ConfigError, match=r"reading configuration .*matchday\.toml"):
+        load(file=file, environ={})
+    file.write_bytes(b"hunter2\xff")
+    with pytest.raises(ConfigError, match=r"STORE__URL_FILE: .* is not UTF-8") as caught:
+        load(environ={"MATCHDAY_STORE__URL_FILE": str(file)})
+    assert caught.value.__cause__ is None
+
+
+def test_setting_given_both_itself_and_as_a_file_is_refused(tmp_path: Path):
+    file = tmp_path / "url"
+    file.write_text("mongodb://root:hunter2@b")
+    both = {"MATCHDAY_STORE__URL": "mongodb://a", "MATCHDAY_STORE__URL_FILE": str(file)}
+    with pytest.raises(ConfigError, match=r"STORE__URL and \w+_FILE both set store.url") as caught:
+        load(environ=both)
+    assert "hunter2" not in str(caught.value)
+    both["MATCHDAY_STORE__URL"] = ""
+    assert load(environ=both).settings.store.url.get_secret_value() == "mongodb://root:hunter2@b"

@@ -65,3 +65,20 @@ def test_warning_has_a_colour_for_a_person_only(told, monkeypatch: pytest.Monkey
     assert told(Terminal(), "warning").startswith("\x1b[33m")
     logs.configure(as_json=False)
     assert "\x1b" not in told(io.StringIO(), "warning")
+
+
+class Full(io.StringIO):
+    """Standard error on a disk that is full."""
+
+    def write(self, text: str, /) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_line_that_cannot_be_written_is_counted_and_ends_nothing(told):
+    told(Full(), "warning", link="x")
+    closed = io.StringIO()
+    closed.close()
+    with pytest.raises(ValueError, match="closed"):  # by the look at what was written
+        told(closed, "warning", link="x")
+    assert logs.PROCESS.lost_count == 1
+    assert "link" in told(io.StringIO(), "warning", link="x")

@@ -66,3 +66,22 @@ def test_an_answer_that_cannot_be_written_is_told_in_one_line(arguments):
     assert done.stderr.decode() == (
         "matchday: writing the answer to standard output: No space left on device\n"
     )
+
+
+def test_a_dead_letter_cannot_steer_a_terminal_nor_forge_a_line(tmp_path: Path, capsys):
+    stream = EmbeddedStream(tmp_path, clock=SystemClock())
+    stream.prepare()
+    hostile = b"\x1b]0;owned\x07\x1b[2J\xc2\x9b2J and\nmore"
+    headers = (("topic", hostile + b"\nreason   none"), ("reason", b"not_json"))
+    stream.producer("test").commit({Topic.DEAD_LETTERS: [Record(hostile, hostile, headers)]})
+    stream.close()
+    given = load(environ={"MATCHDAY_DATA_DIR": str(tmp_path)}).settings
+    show_dead_letter(given, "0-0", is_raw=False, as_json=False, clock=SystemClock())
+    list_dead_letters(given, limit=1, as_json=False, clock=SystemClock())
+    shown = capsys.readouterr().out
+    assert all(one.isprintable() or one == "\n" for one in shown)
+    assert "\\x1b]0;owned\\x07" in shown
+    assert "\n".join(line for line in shown.splitlines() if line.startswith("reason")) == (
+        "reason   not_json"
+    )
+    assert shown.partition("\n\n")[2].startswith("\\x1b]0;owned\\x07\\x1b[2J\\x9b2J and\nmore\n")

@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import pytest
+
 from matchday.clock import SystemClock
 from matchday.config import load
 from matchday.ports import LinkState
-from matchday.services.health import REQUESTS_MAX, Health, health_of
+from matchday.services.health import REQUESTS_MAX, Health, _Prompt, health_of
 
 TOKEN = "token-of-sixteen-and-more"
 DOWN = LinkState("stream", False, 0, "kafka:9092 does not answer")
@@ -130,6 +132,28 @@ def test_more_connections_than_it_answers_at_once_are_refused_and_those_go_on():
                 assert get(f"{url}/livez")[0] == 200
                 break
             assert clock.monotonic_s() < until_s
+
+
+def test_lack_of_threads_is_over_when_there_are_some_again(monkeypatch):
+    def start(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with running(Health(list, host="127.0.0.1", port=0)) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            for _ in range(REQUESTS_MAX + 1):
+                with suppress(OSError):
+                    get(f"{url}/livez")
+        assert get(f"{url}/livez")[0] == 200
+
+
+def test_links_are_asked_again_when_no_thread_was_to_be_had(monkeypatch):
+    prompt = _Prompt(list)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", lambda **_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prompt.states()
+    assert prompt.states() == []
 
 
 def test_somebody_who_hangs_up_leaves_no_trace_on_standard_error(capfd):

@@ -113,7 +113,7 @@ def _config_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"reading configuration {path}: {error}") from error
 
 
@@ -130,6 +130,7 @@ def _flatten(table: Mapping[str, Any]) -> dict[str, Any]:
 def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     known = _known()
     found: list[tuple[str, Any, str]] = []
+    given: dict[str, str] = {}
     for variable, text in environ.items():
         if not variable.startswith(ENV_PREFIX) or variable == "MATCHDAY_CONFIG":
             continue
@@ -143,6 +144,17 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
                 value = Path(text).read_text(encoding="utf-8").strip()
             except OSError as error:
                 raise ConfigError(f"reading secret file of {variable}: {error}") from error
+            except UnicodeDecodeError:
+                # The library's sentence, and what caused it, would show what is secret.
+                raise ConfigError(
+                    f"reading secret file of {variable}: {text} is not UTF-8 text"
+                ) from None
+        if name in given:
+            raise ConfigError(
+                f"reading the environment: {given[name]} and {variable} both set {name}; take one"
+                " of them away"
+            )
+        given[name] = variable
         if name in known and known[name].is_list:
             value = [item.strip() for item in text.split(",") if item.strip()]
         found.append((name, value, f"environment {variable}"))
@@ -266,8 +278,6 @@ def _bound(rules: Sequence[Meta]) -> str:
 def _masked(secret: Secret) -> str:
     """Show an address without its user and password."""
     text = secret.get_secret_value()
-    scheme, mark, rest = text.partition("://")
-    if not mark:
-        return text
+    scheme, mark, rest = text.partition("://") if "://" in text else ("", "", text)
     credentials, at, address = rest.rpartition("@")
-    return f"{scheme}://{'***@' if at and credentials else ''}{address}"
+    return f"{scheme}{mark}{'***@' if at and credentials else ''}{address}"

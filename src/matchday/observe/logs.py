@@ -25,13 +25,19 @@ _EVENT_WIDTH: Final = 24
 
 
 class Log:
-    """The log of one process; every method may be called from any thread."""
+    """The log of one process; every method may be called from any thread.
+
+    Attributes:
+        lost_count: Lines that standard error did not take: its disk is full, or nobody reads it
+            any more. That must not end the work that a line is about.
+    """
 
     def __init__(self) -> None:
         self._clock = SystemClock()
         self._lock = threading.Lock()
         self._as_json: bool | None = None
         self._rank = LEVELS.index("info")
+        self.lost_count = 0
 
     def configure(self, *, as_json: bool | None, level: str) -> None:
         """Choose form and lowest level; see the function of this name."""
@@ -59,7 +65,12 @@ class Log:
             if colour and is_terminal and not os.environ.get("NO_COLOR"):
                 line = f"{colour}{line}{_PLAIN}"
         with self._lock:
-            print(line, file=stream, flush=True)
+            try:
+                # In one piece: what is not a log line is written without this lock.
+                stream.write(f"{line}\n")
+                stream.flush()
+            except (OSError, ValueError):  # a closed file raises the latter
+                self.lost_count += 1
 
 
 PROCESS: Final = Log()

@@ -99,11 +99,14 @@ def record(
 class _Sink(Protocol):
     """A file of lines that is readable after every `flush`."""
 
-    def write(self, line: bytes) -> None: ...
+    def write(self, line: bytes) -> None:
+        """Take a line, with its end; OSError where there is no room."""
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Return once all lines are on the disk."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the file."""
 
 
 class _PlainSink:

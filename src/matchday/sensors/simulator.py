@@ -221,5 +221,6 @@ class _Speaker:
         self._series = f"{self._topic} {quantity}"
 
     def draft(self, t_ms: int, passed_s: float) -> Draft:
+        """Give the message of event time `t_ms`, `passed_s` seconds after the one before."""
         fields = {"t": t_ms, "session": self._session, **self._model.fields(t_ms, passed_s)}
         return Draft(self._topic, fields, self._series)

@@ -18,7 +18,13 @@ from matchday.ports import Partition, Start, Stream, StreamRecord
 from matchday.services.accounting import settled_account, to_the_end, verify
 from matchday.services.doctor import Diagnosis, examine
 from matchday.services.links import feed_opener, is_embedded, open_query, open_stream, read_token
-from matchday.services.printing import print_bytes, print_json, print_table, say
+from matchday.services.printing import (
+    in_one_line,
+    print_bytes,
+    print_json,
+    print_table,
+    say,
+)
 
 FIELDS = (
     "source",
@@ -180,7 +186,7 @@ def show_dead_letter(
         return
     for name, value in row.items():
         if name != "text":
-            say(f"{name:8} {value}", to_result=True)
+            say(f"{name:8} {in_one_line(str(value))}", to_result=True)
     say("", to_result=True)
     say(row["text"], to_result=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 VENUE = "demo.toml"
 FLUSH_S = 0.5
 """Of each recording, one after the other; what is not acknowledged stays in its outbox."""
+
+
+START_LOOK_S = 0.05
+"""How often a recording looks whether messages are taken yet."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +125,18 @@ def venue_file() -> Path:
     return examples() / "venues" / VENUE
 
 
-def build_demo(settings: Settings, *, clock: Clock) -> list[Role]:
-    """Build one role per recording, each a sensor of its own that connects by MQTT."""
-    return [part.role() for part in _parts(settings, clock)]
+def build_demo(
+    settings: Settings, *, clock: Clock, is_taken: Callable[[], bool] = lambda: True
+) -> list[Role]:
+    """Build one role per recording, each a sensor of its own that connects by MQTT.
+
+    Args:
+        settings: Where to publish, and where outboxes are kept.
+        clock: For pacing.
+        is_taken: Tells whether messages are taken; where the same process takes them, trying
+            before that would only warn of what is about to start.
+    """
+    return [part.role(is_taken) for part in _parts(settings, clock)]
 
 
 def build_demo_sensor(settings: Settings, *, clock: Clock) -> Service:
@@ -158,9 +172,16 @@ class _Part:
         self._began_ms = clock.wall_ms()
         self._publisher: Publisher | None = None
 
-    def role(self) -> Role:
-        """Give the role that replays it."""
-        return Role(f"demo.{self._source.name}", self._run)
+    def role(self, is_taken: Callable[[], bool] = lambda: True) -> Role:
+        """Give the role that replays it, as soon as messages are taken."""
+
+        def run(stop: threading.Event) -> None:
+            while not is_taken():
+                if self._clock.wait(stop, START_LOOK_S):
+                    return
+            self._run(stop)
+
+        return Role(f"demo.{self._source.name}", run)
 
     def link(self) -> LinkState:
         """Tell the state of the connection under the recording's own name; from any thread."""

@@ -116,7 +116,7 @@ def _check_slots(settings: Settings, stream: Stream) -> list[str]:
 
 def _check_store(settings: Settings, clock: Clock) -> _Answers:
     if is_embedded(settings.store.url.get_secret_value()):
-        return _Answers(_check_embedded_store(settings, clock), [])
+        return _Answers(_check_embedded_store(settings, clock), [], _lone_store(settings))
     with closing(open_store(settings, clock=clock)) as store:
         try:
             return _Answers(store.check(), store.unasked(), store.risks())
@@ -126,6 +126,17 @@ def _check_store(settings: Settings, clock: Clock) -> _Answers:
     with closing(open_query(settings)) as query:
         query.folded()
     return _Answers([], [str(denied)])
+
+
+def _lone_store(settings: Settings) -> list[str]:
+    """Tell that the readings of an embedded store are nowhere else, once there are any."""
+    file = settings.data_dir / "store.db"
+    if not file.exists():
+        return []
+    return [
+        f"{file} is the only copy of the store: it is lost with its disk; back it up, "
+        "or use MongoDB with three members"
+    ]
 
 
 def _check_embedded_store(settings: Settings, clock: Clock) -> list[str]:

@@ -132,13 +132,15 @@ class _Prompt:
         self._last: Sequence[LinkState] = ()
 
     def states(self) -> Sequence[LinkState]:
+        """Give the states within `LINKS_S_MAX`; raises what asking for them raised."""
         with self._lock:
             if self._asking is None or self._asking.done():
-                self._asking = Future()
-                self._asked_ms = self._clock.wall_ms()
+                asking: Future[Sequence[LinkState]] = Future()
+                # Only what is asked by a thread that runs is ever answered.
                 threading.Thread(
-                    target=self._ask, args=(self._asking,), name="health.links", daemon=True
+                    target=self._ask, args=(asking,), name="health.links", daemon=True
                 ).start()
+                self._asking, self._asked_ms = asking, self._clock.wall_ms()
             asking = self._asking
         try:
             self._last = asking.result(LINKS_S_MAX)
@@ -173,10 +175,15 @@ def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> Thre
                 raise
 
         def process_request(self, request: Any, client_address: Any) -> None:
-            if free.acquire(blocking=False):
-                super().process_request(request, client_address)
-            else:
+            if not free.acquire(blocking=False):
                 self.shutdown_request(request)
+                return
+            try:
+                super().process_request(request, client_address)
+            except BaseException:
+                # No thread to be had: its place would be taken for ever.
+                free.release()
+                raise
 
         def process_request_thread(self, request: Any, client_address: Any) -> None:
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 from rich.box import SIMPLE
@@ -58,8 +58,27 @@ def readable(text: str) -> str:
 
 
 def say(text: str, *, to_result: bool = False) -> None:
-    """Print a line for people: to standard error, or to the result itself."""
-    print(text, file=sys.stdout if to_result else sys.stderr)
+    """Print lines for people: to standard error, or to the result itself.
+
+    Args:
+        text: May hold what comes from outside: it steers no terminal.
+        to_result: To standard output.
+
+    Raises:
+        MatchdayError: Standard output cannot be written to.
+    """
+    if not to_result:
+        # Whom should one tell that there is nobody to tell?
+        with suppress(OSError):
+            print(readable(text), file=sys.stderr)  # noqa: T201
+        return
+    with _translated():
+        print(readable(text), flush=True)  # noqa: T201
+
+
+def in_one_line(text: str) -> str:
+    """Spell out line ends as well, so that a value cannot look like a line of ours."""
+    return readable(text).replace("\n", "\\n")
 
 
 @contextmanager

@@ -119,10 +119,12 @@ class _WatchedFeed:
         self._feed: Feed | None = None
 
     def open(self) -> Feed:
+        """Open the feed anew; see `Feed` for what it may raise."""
         self._feed = self._opener()
         return self._feed
 
     def link(self) -> LinkState | None:
+        """Give the state of the feed opened last; None before the first."""
         return None if self._feed is None else self._feed.link()
 
 

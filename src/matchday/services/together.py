@@ -61,6 +61,10 @@ def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
         found = [stream.link(), store.link()]
         return found if feed is None else [feed, *found]
 
+    def takes_messages() -> bool:
+        feed = ingest.link()
+        return feed is not None and feed.is_up
+
     page = build_page(
         settings,
         stream,
@@ -77,7 +81,7 @@ def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
             folder.close()
 
     roles = [
-        *(build_demo(settings, clock=clock) if demo else ()),
+        *(build_demo(settings, clock=clock, is_taken=takes_messages) if demo else ()),
         Role("server.ingest", prepared.gate(ingest.slots.run)),
         Role("analysis.worker", prepared.gate(worker.run)),
         Role("server.persist", prepared.gate(persist.run), is_drained=persist.is_caught_up),
@@ -104,15 +108,15 @@ def require_free(host: str, port: int, flag: str) -> None:
 
 
 def _announced(settings: Settings, page: DashboardServer) -> Callable[[threading.Event], None]:
-    """Print where things are once, when the page is about to answer."""
+    """Print where things are once, when the page answers."""
 
-    def run(stop: threading.Event) -> None:
-        print(f"page     {page.url}", file=sys.stderr)  # noqa: T201
+    def announce() -> None:
+        lines = [f"page     {page.url}"]
         if is_embedded(settings.mqtt.url.get_secret_value()):
-            print(  # noqa: T201
-                f"sensors  mqtt://{settings.bind}:{settings.mqtt.port}", file=sys.stderr
-            )
-        print(f"data     {settings.data_dir}    stop with Ctrl-C", file=sys.stderr)  # noqa: T201
-        page.run(stop)
+            lines.append(f"sensors  mqtt://{settings.bind}:{settings.mqtt.port}")
+        lines.append(f"data     {settings.data_dir}    stop with Ctrl-C")
+        # In one piece: other threads write their lines meanwhile.
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        sys.stderr.flush()
 
-    return run
+    return lambda stop: page.run(stop, announce=announce)
