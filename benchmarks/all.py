@@ -32,7 +32,7 @@ ERROR_LINES: Final = 5
 NOT_FIGURES: Final = frozenset(
     (
         *("all", "baseline", "harness", "long_run", "model", "plots", "publisher", "report"),
-        *("timeline", "warming"),
+        *("steps_sources", "timeline", "warming"),
     )
 )
 _FEW: Final = ("--rounds=1", "--messages=100000", "--paced-messages=20000")
@@ -46,6 +46,8 @@ SHORT: Final[Mapping[str, tuple[str, ...]]] = {
     "positions": _RAMP,
     "embedded": _RAMP,
     "latency": ("--rounds=1", "--paced-messages=20000", "--idle-messages=15"),
+    "floor": ("--rounds=1", "--paced-messages=20000"),
+    "sources": ("--rounds=1", "--messages=100000", "--sources-max=100000"),
     "at_rest": ("--seconds=15",),
     "shapes": ("--rounds=1",),
     "history": ("--rounds=1", "--readings=5000000", "--messages=50000"),
