@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from confluent_kafka import Consumer, TopicPartition
-from end_to_end import SETTLE_S, WATCHED, Deployment, deployed, step, watch
+from end_to_end import SETTLE_S, WATCHED, Deployment, deployed, watch
 from harness import Publisher, Servers, running, service
 from pymongo import MongoClient
-from report import BASELINE, OTHER, OURS, Figure, arguments, machine, progress, report, systems
+from report import BASELINE, OTHER, Figure, arguments, machine, progress, report, systems
+from warming import warm
 from websockets.sync.client import connect
 
 from matchday.domain.topics import PLANS, Topic
@@ -188,8 +189,7 @@ def main() -> None:
     idle: list[Figure] = []
     with Servers(mongo=True) as servers:
         progress("warming the servers up")
-        with deployed(servers, OURS) as at:
-            step(at, rate_per_s=5000, seconds=4, seq_first=1)
+        warm(servers)
         for number in range(given.rounds):
             for system in systems(given, round_number=number):
                 if system == BASELINE:
