@@ -37,9 +37,8 @@ class AnalysisPolicy:
             forgotten; it bounds the memory of sources that never come back.
         rewind_records_max: The baseline forgets readings more than this many records back,
             which bounds how much a restart must read again.
-        rest_records_max: A silent track with closed windows holds a restart back by no more
-            records than this: in a stream so fast that they come within `forget_s` it is
-            forgotten sooner.
+        rest_records_max: A track silent for `idle_s` and this many records is forgotten, though
+            `forget_s` is not over: a restart would have to read them all again.
         gap_s: A player unseen for longer than this starts a new path; no distance across.
         min_step_s: Samples of one player that follow closer than this are skipped.
         filter_half_width_s: Half the width of the speed filter; 0.28 s is 15 samples at

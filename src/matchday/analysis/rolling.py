@@ -70,7 +70,7 @@ class WindowStatistics:
         """Add the reading's numbers to their windows; see `Analyser.feed`."""
         windows = self._windows
         track = Track(reading.source, reading.session, reading.venue)
-        lane = windows.lane(track, stream_ms=stream_ms)
+        lane = windows.lane(track, stream_ms=stream_ms, offset=offset)
         if windows.is_late(lane, reading.t_ms):
             windows.count_late(lane)
         else:

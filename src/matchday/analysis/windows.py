@@ -16,9 +16,10 @@ of others is dropped with its watermark. Time alone would not do: where the stre
 ahead, tracks that speak all the time would be dropped too, and would then open windows anew that
 were closed and emitted a moment before. Both are measured from the track's last record, and looked
 at as soon as both may be full: whoever has read that record forgets the track at the same one.
-Where the stream is fast, a track whose windows silence has closed is forgotten sooner, once the
-offsets are `rest_records` past its last record: a restart would have to read all of them again.
-That is looked at by blocks of offsets, which are the same for everybody.
+Where the stream is fast, a track silent for `idle_s` is forgotten sooner, once the offsets are
+`rest_records` past its last record: a restart would have to read all of them again. That is looked
+at where a block of offsets ends, and by the track's last record alone: whoever began behind the
+cause of its watermark holds other windows of it, and forgets it at the same record all the same.
 A source whose clock stands still keeps its window open, and so its rewind, until it moves.
 """
 
@@ -90,8 +91,8 @@ class Windows(Generic[A]):
         lateness_ms: How far the watermark trails, event time.
         idle_ms: Silence after which windows are closed, stream time.
         forget_ms: Silence after which a track is forgotten, stream time.
-        rest_records: A track whose windows are closed is forgotten already when so many offsets
-            have passed since its last record, or up to a tenth more.
+        rest_records: A silent track is forgotten already when so many offsets have passed since
+            its last record, or up to a tenth more.
         make: Gives empty totals.
     """
 
@@ -111,6 +112,7 @@ class Windows(Generic[A]):
         self._forget_ms = forget_ms
         self._block_records = max(-(-rest_records // _REST_BLOCKS), 1)
         self._block = 0
+        self._is_block_new = False
         self._make = make
         self._lanes: dict[Track, Lane[A]] = {}
         self._needs: Needs[Lane[A]] = Needs()
@@ -133,12 +135,17 @@ class Windows(Generic[A]):
             make=make,
         )
 
-    def lane(self, track: Track, *, stream_ms: int) -> Lane[A]:
+    def lane(self, track: Track, *, stream_ms: int, offset: int) -> Lane[A]:
         """Give the state of a track that a record was just read of; ends its silence."""
+        block = offset // self._block_records
+        if block != self._block:
+            self._block, self._is_block_new = block, True
+            self.deadline_ms = _NO_TIME_MS
         lane = self._lanes.get(track)
         if lane is None:
             lane = self._lanes[track] = Lane(track, stream_ms)
         lane.seen_ms = stream_ms
+        lane.seen_block = block
         self._count += 1
         lane.seen_count = self._count
         if self._count >= self._ripe_count:
@@ -212,11 +219,6 @@ class Windows(Generic[A]):
 
     def observe(self, lane: Lane[A], t_ms: int, *, offset: int) -> list[Closed[A]]:
         """Move the track's watermark and give the windows it passed, in order of time."""
-        block = offset // self._block_records
-        if block != self._block:
-            self._block = block
-            self.deadline_ms = _NO_TIME_MS
-        lane.seen_block = block
         # Of equal times the newest offset counts: the rewind moves on with it.
         if t_ms >= lane.high_ms:
             lane.high_ms, lane.high_offset = t_ms, offset
@@ -250,16 +252,20 @@ class Windows(Generic[A]):
         closed: list[Closed[A]] = []
         forgotten: list[Track] = []
         self.deadline_ms = self._ripe_ms = self._ripe_count = NEVER_MS
+        rest_block = self._block - _REST_BLOCKS if self._is_block_new else -1
+        self._is_block_new = False
         for lane in self._lanes.values():
             quiet_ms = max(lane.seen_ms, self._end_of(lane.high_ms))
-            if stream_ms >= quiet_ms + self._idle_ms and not self._is_settled(lane):
+            is_at_rest = lane.seen_block < rest_block and stream_ms >= lane.seen_ms + self._idle_ms
+            is_silent = is_at_rest or stream_ms >= quiet_ms + self._idle_ms
+            if is_silent and not self._is_settled(lane):
                 if before is not None:
                     before(lane)
                 closed += self._close(lane, NEVER_MS)
                 end_ms = self._end_of(lane.high_ms)
                 if end_ms > lane.floor_ms:
                     lane.floor_ms, lane.floor_offset = end_ms, lane.high_offset
-            if self._block - lane.seen_block > _REST_BLOCKS and self._is_settled(lane):
+            if is_at_rest:
                 forgotten.append(lane.track)
                 continue
             if stream_ms >= quiet_ms + self._forget_ms:

@@ -152,7 +152,7 @@ class ZoneDensity:
                 return ()
         track = Track(reading.source, reading.session, reading.venue)
         windows = self._windows
-        lane = windows.lane(track, stream_ms=stream_ms)
+        lane = windows.lane(track, stream_ms=stream_ms, offset=offset)
         if windows.is_late(lane, reading.t_ms):
             windows.count_late(lane)
         else:

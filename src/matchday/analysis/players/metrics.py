@@ -106,7 +106,7 @@ class PlayerMetrics:
             return ()
         track = Track(reading.source, reading.session, reading.venue)
         windows = self._windows
-        lane = windows.lane(track, stream_ms=stream_ms)
+        lane = windows.lane(track, stream_ms=stream_ms, offset=offset)
         t_ms = reading.t_ms
         if windows.is_late(lane, t_ms):
             windows.count_late(lane)
