@@ -60,7 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As a container's first process we would otherwise not notice a SIGTERM at all until the
     # service is up, and be killed when the patience of whoever stops it is at its end.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    spare_arenas()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -105,12 +104,14 @@ def up(
     mqtt_port
         Port that MQTT sensors connect to; default 1883.
     """
+    from matchday.services.links import is_embedded
     from matchday.services.together import build_together
 
-    spare_arenas(1)
     settings = load_settings(
         config, data_dir=data, http__port=http_port, mqtt__port=mqtt_port
     ).settings
+    if is_embedded(settings.stream.url.get_secret_value()):
+        spare_arenas()
     return serve(build_together(settings, demo=demo, clock=SystemClock()))
 
 

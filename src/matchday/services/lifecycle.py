@@ -149,18 +149,17 @@ def spare_collector() -> None:
     gc.set_threshold(COLLECT_EVERY_OBJECTS, 20, 20)
 
 
-def spare_arenas(most: int = 2) -> bool:
-    """Let all threads share few arenas of the C library's memory; tell whether that works here.
+def spare_arenas() -> bool:
+    """Let all threads share one arena of the C library's memory; tell whether that works here.
 
     Each thread has one of its own otherwise, with free room that the others cannot use: 5 MB of
-    `matchday up` at 20,000 messages a second, and in an hour of outages, each of which makes new
-    clients with new threads, hundreds of analysis. Call it before threads are started.
-
-    Args:
-        most: How many. Two, since a client's threads allocate while Python's do; one is smallest.
+    `matchday up` at 20,000 messages a second. Threads of Python hardly ever allocate at the same
+    time. Call it before threads are started, and not beside Kafka's client: with two arenas a
+    process whose producer was fenced ended in one of two runs with "unaligned tcache chunk
+    detected", which with an arena for each thread was never seen.
     """
     try:
-        return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, most))
+        return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1))
     except (AttributeError, OSError):
         return False  # another C library, which has no such arenas
 
