@@ -154,9 +154,7 @@ def spare_arenas() -> bool:
 
     Each thread has one of its own otherwise, with free room that the others cannot use: 5 MB of
     `matchday up` at 20,000 messages a second. Threads of Python hardly ever allocate at the same
-    time. Call it before threads are started, and not beside Kafka's client: with two arenas a
-    process whose producer was fenced ended in one of two runs with "unaligned tcache chunk
-    detected", which with an arena for each thread was never seen.
+    time, unlike those of Kafka's client. Call it before threads are started.
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1))
