@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -116,7 +117,9 @@ def _announced(settings: Settings, page: DashboardServer) -> Callable[[threading
             lines.append(f"sensors  mqtt://{settings.bind}:{settings.mqtt.port}")
         lines.append(f"data     {settings.data_dir}    stop with Ctrl-C")
         # In one piece: other threads write their lines meanwhile.
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
-        sys.stderr.flush()
+        # Where nobody reads them the page is no worse for it.
+        with suppress(OSError):
+            sys.stderr.write("".join(f"{line}\n" for line in lines))
+            sys.stderr.flush()
 
     return lambda stop: page.run(stop, announce=announce)
