@@ -94,6 +94,18 @@ def violations(page) -> list[str]:
     return [f"{v['id']}: {[n['html'][:120] for n in v['nodes']]}" for v in found]
 
 
+def too_wide(page) -> list[str]:
+    """Name what stands out of a page that has to be moved sideways, or nothing."""
+    return page.evaluate("""() => document.documentElement.scrollWidth <= innerWidth ? [] : [
+        `the page: ${document.documentElement.scrollWidth} px of ${innerWidth}`,
+        ...[...document.querySelectorAll("body *")]
+            .map((one) => [one, Math.round(one.getBoundingClientRect().right)])
+            .filter(([, right]) => right > innerWidth)
+            .map(([one, right]) => `${one.tagName} ${one.id || one.className} ${right} px ` +
+                one.innerText?.slice(0, 80)),
+    ]""")
+
+
 # --- what is shown --------------------------------------------------------------------------
 
 
@@ -353,7 +365,25 @@ def test_the_live_page_has_no_accessibility_violation(
     page.locator("#wall article").first.scroll_into_view_if_needed()
     page.wait_for_selector("#wall canvas")
     assert violations(page) == []
-    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    assert too_wide(page) == []
+
+
+@pytest.mark.parametrize("width", [320, 420, 700, 1400])
+def test_the_longest_words_at_the_top_fit_the_page(server, open_page, width):
+    page = open_page(server.url, width=width)
+    wait_text(page, "#status-text", "Waiting for data")
+    wide = page.evaluate("""() => {
+        document.getElementById("status-text").textContent = "Server does not answer";
+        document.getElementById("status-note").textContent = "next try in 10 s";
+        document.getElementById("venue-choice").hidden = false;
+        const name = new Option("A venue whose name is as long as its sponsor liked, and longer");
+        document.getElementById("venue").replaceChildren(name);
+        document.documentElement.style.fontSize = "20px";
+        return [...document.querySelectorAll(".top-end, .top-end *")]
+            .filter((one) => one.getBoundingClientRect().right > innerWidth)
+            .map((one) => one.id || one.className);
+    }""")
+    assert wide == []
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -362,7 +392,7 @@ def test_the_empty_page_has_no_accessibility_violation(server, open_page, width,
     page = open_page(server.url, width=width, scheme=scheme)
     wait_text(page, "#status-text", "Waiting for data")
     assert violations(page) == []
-    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    assert too_wide(page) == []
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -377,7 +407,7 @@ def test_the_database_pages_have_no_accessibility_violation(
     for path in paths:
         page = open_page(server.url + path, width=width, scheme=scheme)
         assert (path, violations(page)) == (path, [])
-        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        assert too_wide(page) == []
 
 
 def test_the_log_in_page_lets_the_right_token_in(ground, open_page):

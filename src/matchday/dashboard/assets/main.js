@@ -34,6 +34,7 @@ class Page {
     this.tiles = null;
     this.clockOffsetMs = 0;
     this.isOpen = false;
+    this.wasTried = false;
     this.retryAtMs = 0;
     this.isPaused = false;
     this.lastStillMs = 0;
@@ -41,6 +42,7 @@ class Page {
       message: (message) => this.#take(message),
       state: (isOpen, retryMs) => {
         this.isOpen = isOpen;
+        this.wasTried = true;
         this.retryAtMs = Date.now() + retryMs;
         this.#status();
       },
@@ -140,7 +142,8 @@ class Page {
     const down = this.links.isDown("live view");
     const ageMs = this.#ageMs();
     let [kind, text] = ["good", "Live"];
-    if (!this.isOpen) [kind, text] = ["bad", "Reconnecting"];
+    if (!this.wasTried) [kind, text] = ["wait", "Connecting"];
+    else if (!this.isOpen) [kind, text] = ["bad", "Reconnecting"];
     else if (down) [kind, text] = ["bad", "Stream is down"];
     else if (ageMs === null) [kind, text] = ["wait", "Waiting for data"];
     else if (ageMs > STALE_MS) [kind, text] = ["wait", "Data is old"];
@@ -148,7 +151,8 @@ class Page {
     setText(byId("status-text"), text);
     const waitS = Math.max(0, Math.ceil((this.retryAtMs - Date.now()) / 1000));
     let note = "";
-    if (!this.isOpen) note = `next try in ${waitS} s`;
+    if (!this.wasTried) note = "";
+    else if (!this.isOpen) note = waitS > 0 ? `next try in ${waitS} s` : "trying now";
     else if (down) note = `for ${lasting(this.#now() - down.since_ms)}`;
     else if (ageMs !== null && ageMs > STALE_MS) note = duration(ageMs);
     setText(byId("status-note"), note);
