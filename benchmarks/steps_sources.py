@@ -30,7 +30,7 @@ from matchday.ingest.tick import Sorter, Tick
 from matchday.mqtt.publish import Decoder
 from matchday.ports import Deliveries
 from matchday.protocols.redelivery import Doubt
-from matchday.services.lifecycle import spare_collector
+from matchday.services.memory import spare_collector
 
 SOURCE_COUNTS = (1, 1_000, 100_000, 1_000_000)
 PRIME_MIN = 100_000

@@ -34,7 +34,8 @@ from matchday.cli_options import (
 from matchday.cli_sensor import sensor
 from matchday.clock import SystemClock
 from matchday.errors import ConfigError, DeniedError, MatchdayError, UnavailableError
-from matchday.services.lifecycle import serve, spare_arenas
+from matchday.services.lifecycle import serve
+from matchday.services.memory import spare_arenas
 
 EXIT_CODES = (
     (ConfigError, EXIT_CONFIG),

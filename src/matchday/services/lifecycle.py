@@ -8,8 +8,6 @@ Three quarters of the deadline are graceful. A role that ends by an error ends t
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -19,14 +17,12 @@ from types import FrameType
 from matchday.clock import Clock
 from matchday.errors import MatchdayError
 from matchday.observe import events
+from matchday.services.memory import return_room, spare_collector
 
 DEADLINE_S = 20.0
 GRACEFUL_SHARE = 0.75
 CHECK_S = 0.05
-WAIT_S = 5.0
-COLLECT_EVERY_OBJECTS = 100_000
-M_ARENA_MAX = -8
-"""The GNU C library's name of the setting, from its malloc.h."""
+RETURN_ROOM_EVERY_S = 10.0
 
 
 @dataclass
@@ -87,9 +83,9 @@ class Service:
             role.thread.start()
         events.emit(events.ServiceStarted(self._name))
         try:
-            # A signal interrupts the wait by itself; the time-out only bounds it.
-            while not self._wake.wait(WAIT_S):
-                pass
+            # A signal interrupts the wait by itself.
+            while not self._wake.wait(RETURN_ROOM_EVERY_S):
+                return_room()
         except KeyboardInterrupt:
             self.stop_requested.set()
         began_s = self._clock.monotonic_s()
@@ -138,34 +134,11 @@ def serve(service: Service) -> int:
     return 0
 
 
-def spare_collector() -> None:
-    """Make the garbage collector look rarely, and never again at what is there now.
-
-    It only finds cycles, and no message leaves one: at Python's default it walked through
-    the batch in hand every 700 objects, an eighth of persist's CPU.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_EVERY_OBJECTS, 20, 20)
-
-
-def spare_arenas() -> bool:
-    """Let all threads share one arena of the C library's memory; tell whether that works here.
-
-    Each thread has one of its own otherwise, with free room that the others cannot use: 5 MB of
-    `matchday up` at 20,000 messages a second. Threads of Python hardly ever allocate at the same
-    time, unlike those of Kafka's client. Call it before threads are started.
-    """
-    try:
-        return bool(ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1))
-    except (AttributeError, OSError):
-        return False  # another C library, which has no such arenas
-
-
 def stop_on_signals(service: Service) -> None:
     """Make SIGTERM and SIGINT ask the service to stop; a second SIGINT ends it at once."""
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
+        """Ask for a stop; the second SIGINT raises KeyboardInterrupt in the main thread."""
         if service.stop_requested.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         service.request_stop()
