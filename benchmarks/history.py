@@ -188,9 +188,11 @@ def take(mongo: Mongo, database: str, *, number: int, messages: int) -> Figure:
             store.claim(Partition(Topic.ANALYTICS, place), f"round-{number}")
         made = list(writes(messages, size=SOURCES * PER_SOURCE, per_source=PER_SOURCE))
         store.write(made[0])
+        store.settle()
         first = sample(mongo, SOURCES * PER_SOURCE)
         for one in made[1:]:
             store.write(one)
+        store.settle()
         last = sample(mongo, len(made) * SOURCES * PER_SOURCE)
         query = stack.enter_context(closing(MongoQuery(mongo.url, database=database)))
         sources = [f"tag-{50 * place}" for place in range(LOOKS)]

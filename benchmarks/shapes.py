@@ -97,9 +97,11 @@ def take(mongo: Mongo, shape: Shape, per_source: int, *, messages: int, size: in
             store.claim(Partition(Topic.ANALYTICS, number), "shapes")
         made = list(writes(messages, size=size, per_source=per_source))
         store.write(made[0])  # it looks up, and makes buckets and the account
+        store.settle()
         first = sample(mongo, size)
         for one in made[1:]:
             store.write(one)
+        store.settle()
         last = sample(mongo, len(made) * size)
         client.admin.command("fsync")
         stats = client[database].command("collStats", "sensors")

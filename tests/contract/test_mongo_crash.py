@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 from matchday.clock import SystemClock
 from matchday.domain.topics import Topic
 from matchday.errors import UnavailableError
-from matchday.ports import Partition, PartitionWrite, Row
+from matchday.ports import Partition, PartitionWrite, Refusal, Row
 from matchday.store.mongo import MongoQuery, MongoStore
 from servers.process import wait_until
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 READINGS = Partition(Topic.ANALYTICS, 0)
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SOURCES = 13
+WRITES_PER_SETTLING = 3
 
 
 def readings(start: int, end: int) -> PartitionWrite:
@@ -56,6 +57,13 @@ def opened(url: str, database: str, *, io_timeout_s: float = 20.0) -> MongoStore
     store.prepare()
     store.claim(READINGS, "topic-1")
     return store
+
+
+def settled(store: MongoStore, writes: Sequence[PartitionWrite]) -> list[Refusal]:
+    """Write and settle, as persist does before it moves a bookmark."""
+    refusals = store.write(writes)
+    store.settle()
+    return refusals
 
 
 def writer_process(url: str, database: str, start: int, batch: int) -> subprocess.Popen[str]:
@@ -101,7 +109,7 @@ def test_writer_killed_twelve_times_in_the_middle_of_a_write(mongo: Mongo, datab
     end = confirmed + 3000
     with closing(opened(mongo.url, database)) as store:
         for start in range(max(0, confirmed - 1000), end, 1700):
-            store.write([readings(start, min(end, start + 1700))])
+            settled(store, [readings(start, min(end, start + 1700))])
     assert_exactly_once(mongo.url, database, end)
 
 
@@ -119,7 +127,7 @@ def test_writer_stopped_while_another_takes_over_and_then_continued(mongo: Mongo
             ahead = confirmed + 4000
             with closing(opened(mongo.url, database)) as store:
                 for start in range(begun, ahead, 900):
-                    store.write([readings(start, min(ahead, start + 900))])
+                    settled(store, [readings(start, min(ahead, start + 900))])
             writer.send_signal(signal.SIGCONT)
             for line in writer.stdout:
                 confirmed = int(line)
@@ -128,10 +136,10 @@ def test_writer_stopped_while_another_takes_over_and_then_continued(mongo: Mongo
             writer.kill()
             for line in writer.stdout:
                 confirmed = int(line)
-    # The last one may have been killed in the middle of its next batch.
+    # The last one may have been killed some batches on.
     with closing(opened(mongo.url, database)) as store:
-        store.write([readings(confirmed, confirmed + 500)])
-    assert_exactly_once(mongo.url, database, confirmed + 500)
+        settled(store, [readings(confirmed, confirmed + 2000)])
+    assert_exactly_once(mongo.url, database, confirmed + 2000)
 
 
 @pytest.mark.parametrize("io_timeout_s", [0.3, 30.0])
@@ -142,7 +150,7 @@ def test_mongod_killed_and_restarted_in_the_middle_of_writes(
     server = fresh_mongo()
     rng = random.Random(2)
     with closing(opened(server.url, "server", io_timeout_s=10.0)) as store:
-        store.write([readings(0, 100)])
+        settled(store, [readings(0, 100)])
     progress = _Progress()
     killer = threading.Thread(target=_kill_at, args=(server, progress, 4), name="test.killer")
     killer.start()
@@ -156,11 +164,14 @@ def test_mongod_killed_and_restarted_in_the_middle_of_writes(
             end = start + rng.randrange(300, 2500)
             write = readings(start, end)
             _again(lambda write=write: store.write([write]))
+            if rng.random() < 0.3:
+                _again(store.settle)
             position = max(position, end)
             progress.position = position
             if position > 400_000:
                 break
         killer.join()
+        _again(store.settle)
         assert store.link().is_up
     assert_exactly_once(server.url, "server", position)
 
@@ -171,14 +182,14 @@ def test_losing_and_finding_the_server_shows_in_the_link(fresh_mongo: Callable[[
         closing(opened(server.url, "server", io_timeout_s=0.5)) as store,
         closing(MongoQuery(server.url)) as query,
     ):
-        store.write([readings(0, 10)])
+        settled(store, [readings(0, 10)])
         server.kill()
         with pytest.raises(UnavailableError, match="writing sensors at 127"):
-            store.write([readings(10, 20)])
+            settled(store, [readings(10, 20)])
         assert not store.link().is_up
         wait_until(lambda: not query.link().is_up, what="the query's heartbeat is missed")
         server.start()
-        _again(lambda: store.write([readings(5, 20)]))
+        _again(lambda: settled(store, [readings(5, 20)]))
         assert store.link().is_up
         wait_until(lambda: query.link().is_up, what="the query's heartbeat is back")
     assert_exactly_once(server.url, "server", 20)
@@ -216,11 +227,13 @@ def _batches(start: int, batch: int) -> Iterator[tuple[int, int]]:
 
 
 def main(url: str, database: str, start: int, batch: int) -> None:
-    """Write batch after batch until killed, telling the offset after each."""
+    """Write batch after batch until killed, telling the offset after what is settled."""
     store = opened(url, database)
     for begin, end in _batches(start, batch):
         store.write([readings(begin, end)])
-        print(end, flush=True)
+        if end // batch % WRITES_PER_SETTLING == 0:
+            store.settle()
+            print(end, flush=True)
 
 
 if __name__ == "__main__":

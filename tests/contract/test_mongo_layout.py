@@ -277,6 +277,7 @@ def test_stand_alone_server_stores_overlaps_and_restarts_once(stand_alone: World
             store.claim(READINGS, "topic-1")
         end = start + rng.randrange(1, 900)
         store.write([readings(start, end)])
+        store.settle()
         position = max(position, end)
     found = sorted(one["seq"] for one in stand_alone.raw.sensors.find())
     assert found == list(range(position))
@@ -291,6 +292,7 @@ def test_stand_alone_server_stores_the_rest_when_one_row_is_too_long(stand_alone
     write.rows[17].document["text"] = "x" * 9 * 2**20
     assert [one.row.offset for one in store.write([write])] == [17]
     assert [one.row.offset for one in store.write([write])] == [17]
+    store.settle()
     found = sorted(one["seq"] for one in stand_alone.raw.sensors.find())
     assert found == [offset for offset in range(40) if offset != 17]
     counts = stand_alone.query().folded().counts["s1"]

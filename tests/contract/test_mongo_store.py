@@ -18,7 +18,7 @@ from matchday.clock import ManualClock, SystemClock
 from matchday.domain.account import Counts
 from matchday.domain.topics import Topic
 from matchday.errors import UnavailableError
-from matchday.ports import Entry, Partition, PartitionWrite, Row
+from matchday.ports import Entry, Partition, PartitionWrite, Refusal, Row
 from matchday.protocols.cells import CELL
 from matchday.store.documents import Shape
 from matchday.store.mongo import MongoQuery, MongoStore
@@ -131,6 +131,13 @@ def readings(offsets: Sequence[int]) -> PartitionWrite:
     return PartitionWrite(READINGS, offsets[-1] + 1, [reading(offset) for offset in offsets])
 
 
+def settled(store: MongoStore, writes: Sequence[PartitionWrite]) -> list[Refusal]:
+    """Write and settle, as persist does before it moves a bookmark."""
+    refusals = store.write(writes)
+    store.settle()
+    return refusals
+
+
 def expected(count: int) -> dict[str, int]:
     return {f"s{number}": len(range(number, count, 7)) for number in range(min(7, count))}
 
@@ -140,15 +147,15 @@ def test_writer_frozen_before_any_send_adds_nothing_when_it_wakes(world: World, 
     """The rightful owner stores the frozen rows and more, in other batches, meanwhile."""
     clock = TrapClock()
     frozen = world.store(clock=clock)
-    frozen.write([readings(range(100))])
+    settled(frozen, [readings(range(100))])
     owner = world.store()
 
     def take_over() -> None:
-        owner.write([readings(range(100, CELL + 700))])
-        owner.write([readings(range(CELL + 300, 2 * CELL + 900))])
+        settled(owner, [readings(range(100, CELL + 700))])
+        settled(owner, [readings(range(CELL + 300, 2 * CELL + 900))])
 
     clock.trap, clock.asked, clock.at = take_over, 0, at
-    frozen.write([readings(range(100, 2 * CELL + 500))])
+    settled(frozen, [readings(range(100, 2 * CELL + 500))])
     assert clock.at is None, "the writer was never frozen"
     assert world.seqs() == list(range(2 * CELL + 900))
     assert world.stored() == expected(2 * CELL + 900)
@@ -159,7 +166,7 @@ def test_any_mix_of_owners_overlaps_and_forgotten_logs_stores_once(world: World,
     rng = random.Random(seed)
     stores = [world.store() for _ in range(3)]
     position = CELL - 300
-    stores[0].write([readings(range(position))])
+    settled(stores[0], [readings(range(position))])
     while position < CELL + 500:
         store = rng.choice(stores)
         match rng.randrange(6):
@@ -169,7 +176,7 @@ def test_any_mix_of_owners_overlaps_and_forgotten_logs_stores_once(world: World,
                 store.claim(READINGS, TOPIC_ID)
         start = rng.randrange(max(0, position - 400), position + 1)
         end = start + rng.randrange(1, 300)
-        store.write([readings(range(start, end))])
+        settled(store, [readings(range(start, end))])
         position = max(position, end)
     assert world.seqs() == list(range(position))
     assert world.stored() == expected(position)
@@ -177,24 +184,24 @@ def test_any_mix_of_owners_overlaps_and_forgotten_logs_stores_once(world: World,
 
 def test_forgotten_log_that_began_anew_in_the_middle_of_a_cell_is_not_trusted(world: World):
     """The log exists then, and knows only the second half of the cell."""
-    world.store().write([readings(range(50))])
+    settled(world.store(), [readings(range(50))])
     world.forget()
-    world.store().write([readings(range(40, 80))])
-    world.store().write([readings(range(90))])
+    settled(world.store(), [readings(range(40, 80))])
+    settled(world.store(), [readings(range(90))])
     assert world.seqs() == list(range(90))
     assert world.stored() == expected(90)
 
 
 def test_rest_of_a_cell_is_stored_when_the_oplog_no_longer_reaches_back(world: World):
     store = world.store()
-    store.write([readings(range(50))])
+    settled(store, [readings(range(50))])
     gone = {"lastWriteOpTime": {"ts": Timestamp(1_700_000_000, 1), "t": Int64(1)}}
     world.change_logs(
         lambda logs: logs.update_many({}, {"$set": gone}),
         until={"lastWriteOpTime": {"$ne": gone["lastWriteOpTime"]}},
     )
-    store.write([readings(range(30, 80))])
-    store.write([readings(range(60, CELL + 10))])
+    settled(store, [readings(range(30, 80))])
+    settled(store, [readings(range(60, CELL + 10))])
     assert world.seqs() == list(range(CELL + 10))
     assert world.stored() == expected(CELL + 10)
 
@@ -212,8 +219,9 @@ def test_rows_without_a_source_and_entries_beside_them_fold_once_in_any_batches(
         start = rng.randrange(max(0, position - 8), position + 1)
         end = min(30, start + rng.randrange(1, 8))
         some = [entry for entry in entries if start <= entry.offset < end]
-        rng.choice(stores).write(
-            [PartitionWrite(LEDGER, end, (), some), readings(range(start * 5, end * 5))]
+        settled(
+            rng.choice(stores),
+            [PartitionWrite(LEDGER, end, (), some), readings(range(start * 5, end * 5))],
         )
         position = max(position, end)
     totals: dict[str, Counts] = {
@@ -227,24 +235,6 @@ def test_rows_without_a_source_and_entries_beside_them_fold_once_in_any_batches(
     assert folded.entry_offsets["s2", LEDGER] == 27
 
 
-def test_fold_cut_off_after_the_rows_is_made_up_for(world: World):
-    """Rows are durable, the account is not: whoever sends them again adds them to it."""
-    clock = TrapClock()
-    first = world.store(clock=clock)
-
-    def die() -> None:
-        raise KeyboardInterrupt
-
-    clock.trap, clock.asked, clock.at = die, 0, 5
-    with pytest.raises(KeyboardInterrupt):
-        first.write([readings(range(60))])
-    assert world.seqs() == list(range(60))
-    assert world.stored() == {}
-    world.store().write([readings(range(70))])
-    assert world.seqs() == list(range(70))
-    assert world.stored() == expected(70)
-
-
 def test_lanes_written_at_the_same_time_all_store_once(world: World):
     first, second = world.store(), world.store()
     others = [Partition(Topic.ANALYTICS, number) for number in (2, 3, 4)]
@@ -255,9 +245,9 @@ def test_lanes_written_at_the_same_time_all_store_once(world: World):
         rows = [reading(offset) for offset in range(start, end)]
         return [PartitionWrite(one, end, rows) for one in (READINGS, *others)]
 
-    first.write(batch(0, CELL + 200))
-    second.write(batch(CELL - 100, CELL + 300))
-    first.write(batch(CELL, CELL + 400))
+    settled(first, batch(0, CELL + 200))
+    settled(second, batch(CELL - 100, CELL + 300))
+    settled(first, batch(CELL, CELL + 400))
     assert world.seqs() == sorted(4 * list(range(CELL + 400)))
     assert sum(world.stored().values()) == 4 * (CELL + 400)
 
@@ -274,8 +264,8 @@ def test_trouble_in_one_lane_is_told_when_no_other_is_under_way(world: World):
     writes = [readings(range(50)), PartitionWrite(other, 50, [reading(n) for n in range(50)])]
     clock.trap, clock.asked, clock.at = fail, 0, 4
     with pytest.raises(UnavailableError):
-        store.write(writes)
-    store.write(writes)
+        settled(store, writes)
+    settled(store, writes)
     assert world.seqs() == sorted(2 * list(range(50)))
     assert sum(world.stored().values()) == 100
 
@@ -293,7 +283,7 @@ def test_refused_rows_stay_refused_after_their_cell_is_finished(world: World):
     write = PartitionWrite(READINGS, CELL + 20, rows)
     for store in (world.store(), world.store()):
         for _ in range(2):
-            assert [refusal.row.offset for refusal in store.write([write])] == wrong
+            assert [refusal.row.offset for refusal in settled(store, [write])] == wrong
     assert world.seqs() == [offset for offset in range(CELL + 20) if offset not in wrong]
     counts = world.query().folded().counts.values()
     assert sum(one.stored for one in counts) == CELL + 20 - len(wrong)
@@ -304,7 +294,7 @@ def test_refused_rows_stay_refused_after_their_cell_is_finished(world: World):
 def test_rows_above_one_message_together_are_all_stored(world: World):
     """A message holds 48 MB; a cell of crowd positions may be longer."""
     rows = [reading(offset, text="x" * 2**20) for offset in range(60)]
-    assert world.store().write([PartitionWrite(READINGS, 60, rows)]) == []
+    assert settled(world.store(), [PartitionWrite(READINGS, 60, rows)]) == []
     assert world.seqs() == list(range(60))
 
 
@@ -314,14 +304,14 @@ def test_dead_letters_of_two_topics_with_the_same_coordinates_are_both_kept(worl
     for partition in (DEAD, Partition(Topic.ANALYTICS, 0)):
         row = Row("dead_letters", 5, {"time": T0, "source": str(partition.topic), "raw": b"?"})
         for _ in range(2):
-            store.write([PartitionWrite(partition, 6, [row])])
+            settled(store, [PartitionWrite(partition, 6, [row])])
     found = world.query().newest("dead_letters", limit=9)
     assert sorted(one["source"] for one in found) == ["analytics", "dead_letters"]
 
 
 def test_partition_twice_in_one_write_is_folded_once(world: World):
     store = world.store()
-    store.write([readings(range(10)), readings(range(5, 20))])
+    settled(store, [readings(range(10)), readings(range(5, 20))])
     assert world.seqs() == list(range(20))
     assert world.stored() == expected(20)
 
@@ -330,14 +320,14 @@ def test_slow_process_sends_nothing_after_its_deadline(world: World):
     clock = TrapClock()
     store = world.store(clock=clock, io_timeout_s=0.0)
     with pytest.raises(UnavailableError, match="past the deadline"):
-        store.write([readings(range(10))])
+        settled(store, [readings(range(10))])
     assert world.seqs() == []
 
 
 def test_write_to_a_partition_that_was_never_claimed_is_a_broken_invariant(world: World):
     store = world.store()
     with pytest.raises(ValueError, match="never claimed"):
-        store.write([PartitionWrite(Partition(Topic.RESULTS, 3), 1)])
+        settled(store, [PartitionWrite(Partition(Topic.RESULTS, 3), 1)])
 
 
 def test_session_carries_the_chosen_id_and_is_never_handed_to_others(world: World):
@@ -359,7 +349,7 @@ def test_session_carries_the_chosen_id_and_is_never_handed_to_others(world: Worl
 
 def test_empty_write_keeps_the_logs_of_resting_partitions_alive(world: World):
     store = world.store()
-    store.write([readings(range(5))])
+    settled(store, [readings(range(5))])
     world.clock.advance(400)
 
     def refreshed() -> int:
@@ -367,8 +357,8 @@ def test_empty_write_keeps_the_logs_of_resting_partitions_alive(world: World):
         return int(status["metrics"]["commands"]["refreshSessions"]["total"])
 
     before = refreshed()
-    store.write([])
-    store.write([])
+    settled(store, [])
+    settled(store, [])
     assert refreshed() == before + 1
 
 
@@ -385,16 +375,16 @@ def test_link_state_may_be_asked_from_any_thread(world: World):
 def test_trouble_of_the_server_itself_refuses_no_document(world: World):
     """A damaged retry log answers TypeMismatch to every insert: wait for a person, lose nothing."""
     store = world.store()
-    store.write([readings(range(50))])
+    settled(store, [readings(range(50))])
     damaged = {"lastWriteOpTime": {"ts": Timestamp(1_700_000_000, 1), "t": 1}}
     world.change_logs(
         lambda logs: logs.update_many({}, {"$set": damaged}),
         until={"lastWriteOpTime": {"$ne": damaged["lastWriteOpTime"]}},
     )
     with pytest.raises(UnavailableError, match="wrong type"):
-        store.write([readings(range(50, 80))])
+        settled(store, [readings(range(50, 80))])
     assert not store.link().is_up
     world.forget()
-    assert store.write([readings(range(50, 80))]) == []
+    assert settled(store, [readings(range(50, 80))]) == []
     assert store.link().is_up
     assert world.seqs() == list(range(80))

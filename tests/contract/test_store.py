@@ -22,7 +22,7 @@ from matchday.clock import SystemClock
 from matchday.domain.account import Counts
 from matchday.domain.topics import Topic
 from matchday.errors import FencedError, RefusedError
-from matchday.ports import Entry, Partition, PartitionWrite, Query, Row, Store
+from matchday.ports import Entry, Partition, PartitionWrite, Query, Refusal, Row, Store
 from matchday.sqlite import DataFolder
 from matchday.store.documents import COLLECTIONS, DOCUMENT_BYTES_MAX, Shape
 from matchday.store.embedded import EmbeddedStore
@@ -113,6 +113,13 @@ def readings(partition: Partition, offsets: Sequence[int], **fields: Any) -> Par
     return PartitionWrite(partition, offsets[-1] + 1, rows)
 
 
+def settled(store: Store, writes: Sequence[PartitionWrite]) -> list[Refusal]:
+    """Write and settle, as persist does before it moves a bookmark."""
+    refusals = store.write(writes)
+    store.settle()
+    return refusals
+
+
 def stored_seqs(query: Query, source: str | None = None) -> list[int]:
     found = query.newest("sensors", limit=100_000, source=source)
     return sorted(document["seq"] for document in found)
@@ -152,13 +159,14 @@ def test_what_was_written_is_read_back(backend: Backend):
         "metadata": {"sensor_id": "cam", "venue": "demo"},
     }
     letter = {"time": T0, "reason": "not_json", "source": "s", "raw": bytes(range(256))}
-    store.write(
+    settled(
+        store,
         [
             PartitionWrite(READINGS, 1, [Row("positions", 0, positions, "cam")]),
             PartitionWrite(
                 Partition(Topic.DEAD_LETTERS, 0), 1, [Row("dead_letters", 0, letter, None)]
             ),
-        ]
+        ],
     )
     query = backend.query()
     for name, document in (("positions", positions), ("dead_letters", letter)):
@@ -170,8 +178,8 @@ def test_what_was_written_is_read_back(backend: Backend):
 def test_same_write_twice_stores_once(backend: Backend):
     store = backend.store(READINGS)
     write = readings(READINGS, range(20))
-    assert store.write([write]) == []
-    assert store.write([write]) == []
+    assert settled(store, [write]) == []
+    assert settled(store, [write]) == []
     query = backend.query()
     assert stored_seqs(query) == list(range(20))
     assert stored_count(query) == 20
@@ -180,7 +188,7 @@ def test_same_write_twice_stores_once(backend: Backend):
 def test_overlapping_writes_with_other_boundaries_store_once(backend: Backend):
     store = backend.store(READINGS)
     for start, end in ((0, 10), (5, 12), (0, 3), (11, 30), (0, 31)):
-        store.write([readings(READINGS, range(start, end))])
+        settled(store, [readings(READINGS, range(start, end))])
     query = backend.query()
     assert stored_seqs(query) == list(range(31))
     assert stored_count(query) == 31
@@ -196,7 +204,7 @@ def test_any_sequence_of_repeats_stores_once(backend: Backend, seed: int):
         start = rng.randrange(max(0, position - 40), position + 1)
         end = start + rng.randrange(1, 40)
         try:
-            rng.choice(stores).write([readings(READINGS, range(start, end))])
+            settled(rng.choice(stores), [readings(READINGS, range(start, end))])
         except FencedError:
             continue
         position = max(position, end)
@@ -208,7 +216,7 @@ def test_any_sequence_of_repeats_stores_once(backend: Backend, seed: int):
 def test_thousands_of_rows_in_odd_batches_store_once(backend: Backend):
     store = backend.store(READINGS)
     for start, end in ((0, 1999), (0, 2500), (1990, 6100), (4000, 6500)):
-        store.write([readings(READINGS, range(start, end))])
+        settled(store, [readings(READINGS, range(start, end))])
     query = backend.query()
     assert stored_seqs(query) == list(range(6500))
     assert stored_count(query) == 6500
@@ -217,21 +225,22 @@ def test_thousands_of_rows_in_odd_batches_store_once(backend: Backend):
 def test_offsets_with_holes_store_once(backend: Backend):
     """Transactions leave offsets that carry no record."""
     store = backend.store(READINGS)
-    store.write([readings(READINGS, [3, 4, 7])])
-    store.write([readings(READINGS, [4, 7, 9])])
+    settled(store, [readings(READINGS, [3, 4, 7])])
+    settled(store, [readings(READINGS, [4, 7, 9])])
     assert stored_seqs(backend.query()) == [3, 4, 7, 9]
 
 
 def test_partitions_and_collections_of_one_write_are_independent(backend: Backend):
     store = backend.store(READINGS, MORE_READINGS, FINDINGS)
-    store.write(
+    settled(
+        store,
         [
             readings(READINGS, range(4)),
             readings(MORE_READINGS, range(3), source="s2"),
             PartitionWrite(FINDINGS, 2, [finding(0), finding(1)]),
-        ]
+        ],
     )
-    store.write([readings(MORE_READINGS, range(5), source="s2")])
+    settled(store, [readings(MORE_READINGS, range(5), source="s2")])
     query = backend.query()
     assert stored_seqs(query, "s1") == [0, 1, 2, 3]
     assert stored_seqs(query, "s2") == [0, 1, 2, 3, 4]
@@ -242,15 +251,15 @@ def test_several_rows_of_one_record_are_all_stored_once(backend: Backend):
     """The original's form of results holds several forecasts in one record."""
     store = backend.store(FINDINGS)
     write = PartitionWrite(FINDINGS, 6, [finding(5, "a"), finding(5, "b"), finding(5, "c")])
-    store.write([write])
-    store.write([write])
+    settled(store, [write])
+    settled(store, [write])
     found = backend.query().newest("player_metrics", limit=10)
     assert sorted(document["metadata"]["subject"] for document in found) == ["a", "b", "c"]
 
 
 def test_findings_count_for_no_source(backend: Backend):
     store = backend.store(FINDINGS)
-    store.write([PartitionWrite(FINDINGS, 1, [finding(0)])])
+    settled(store, [PartitionWrite(FINDINGS, 1, [finding(0)])])
     query = backend.query()
     assert query.folded().counts == {}
     assert query.document_count_by_source() == {}
@@ -264,9 +273,9 @@ def test_ledger_entries_are_folded_once(backend: Backend):
         Entry(1, "s1", Counts(accepted=2, missing=4, unknown_fields=1)),
     ]
     more = [*first[2:], Entry(2, "s1", Counts(refused=1, renumbered=1, late=2))]
-    store.write([PartitionWrite(LEDGER, 2, (), first)])
-    store.write([PartitionWrite(LEDGER, 2, (), first)])
-    store.write([PartitionWrite(LEDGER, 3, (), more)])
+    settled(store, [PartitionWrite(LEDGER, 2, (), first)])
+    settled(store, [PartitionWrite(LEDGER, 2, (), first)])
+    settled(store, [PartitionWrite(LEDGER, 3, (), more)])
     assert backend.query().folded().counts == {
         "s1": Counts(
             accepted=5, duplicate=1, refused=1, missing=4, renumbered=1, unknown_fields=1, late=2
@@ -281,8 +290,8 @@ def test_readings_and_ledger_of_one_write_make_one_account(backend: Backend):
         readings(READINGS, range(4)),
         PartitionWrite(LEDGER, 1, (), [Entry(0, "s1", Counts(accepted=5))]),
     ]
-    store.write(writes)
-    store.write(writes)
+    settled(store, writes)
+    settled(store, writes)
     folded = backend.query().folded()
     assert folded.counts == {"s1": Counts(accepted=5, stored=4)}
 
@@ -292,8 +301,8 @@ def test_entry_beside_rows_of_a_partition_is_folded_once(backend: Backend):
     store = backend.store(READINGS)
     rows = [reading(0), reading(2)]
     write = PartitionWrite(READINGS, 3, rows, [Entry(1, "stream:analytics", Counts(refused=1))])
-    store.write([write])
-    store.write([write])
+    settled(store, [write])
+    settled(store, [write])
     assert backend.query().folded().counts == {
         "s1": Counts(stored=2),
         "stream:analytics": Counts(refused=1),
@@ -302,15 +311,32 @@ def test_entry_beside_rows_of_a_partition_is_folded_once(backend: Backend):
 
 def test_partitions_are_folded_up_to_the_offset_after_the_last_write(backend: Backend):
     store = backend.store(READINGS, LEDGER)
-    store.write(
+    settled(
+        store,
         [
             readings(READINGS, range(4)),
             PartitionWrite(LEDGER, 1, (), [Entry(0, "s1", Counts(accepted=4))]),
-        ]
+        ],
     )
     next_offsets = backend.query().folded().next_offsets
     assert next_offsets[READINGS] == 4
     assert next_offsets[LEDGER] == 1
+
+
+def test_account_of_several_writes_is_there_once_settled(backend: Backend):
+    store = backend.store(READINGS, LEDGER)
+    query = backend.query()
+    for end in (4, 7, 30):
+        entry = Entry(end, "s1", Counts(accepted=end))
+        store.write([readings(READINGS, range(end)), PartitionWrite(LEDGER, end + 1, (), [entry])])
+        assert stored_seqs(query) == list(range(end))
+        assert stored_count(query) <= end
+    store.settle()
+    for _ in range(2):
+        folded = query.folded()
+        assert folded.counts == {"s1": Counts(accepted=41, stored=30)}
+        assert (folded.next_offsets[READINGS], folded.next_offsets[LEDGER]) == (30, 31)
+        store.settle()
 
 
 def test_too_large_row_is_refused_and_the_others_are_stored(backend: Backend):
@@ -320,7 +346,7 @@ def test_too_large_row_is_refused_and_the_others_are_stored(backend: Backend):
         PartitionWrite(READINGS, 3, [reading(0), large, reading(2)]),
         PartitionWrite(LEDGER, 1, (), [Entry(0, "s1", Counts(accepted=3))]),
     ]
-    (refusal,) = store.write(writes)
+    (refusal,) = settled(store, writes)
     assert (refusal.partition, refusal.row.offset) == (READINGS, 1)
     assert "16777216" in refusal.reason
     query = backend.query()
@@ -333,8 +359,8 @@ def test_refusal_is_reported_at_every_send_and_counted_once(backend: Backend):
     store = backend.store(READINGS)
     large = reading(1, text="x" * DOCUMENT_BYTES_MAX)
     write = PartitionWrite(READINGS, 3, [reading(0), large, reading(2)])
-    first = [refusal.row.offset for refusal in store.write([write])]
-    second = [refusal.row.offset for refusal in backend.store(READINGS).write([write])]
+    first = [refusal.row.offset for refusal in settled(store, [write])]
+    second = [refusal.row.offset for refusal in settled(backend.store(READINGS), [write])]
     assert first == second == [1]
     assert backend.query().folded().counts == {"s1": Counts(accepted=-1, refused=1, stored=2)}
 
@@ -344,7 +370,7 @@ def test_dead_letter_of_the_largest_payload_is_stored_whole(backend: Backend):
     store = backend.store(partition)
     raw = bytes(12 * 2**20)
     row = Row("dead_letters", 0, {"time": T0, "reason": "not_json", "source": "s", "raw": raw})
-    assert store.write([PartitionWrite(partition, 1, [row])]) == []
+    assert settled(store, [PartitionWrite(partition, 1, [row])]) == []
     (found,) = backend.query().newest("dead_letters", limit=1)
     assert found["raw"] == raw
 
@@ -360,7 +386,7 @@ def test_list_of_dead_letters_holds_long_ones_by_their_length(backend: Backend):
     ]
     rows[3].document.update(length=70_000, truncated=True)  # cut when it came in
     rows[4].document.update(length=90_000, truncated=True)
-    store.write([PartitionWrite(partition, len(rows), rows)])
+    settled(store, [PartitionWrite(partition, len(rows), rows)])
     query = backend.query()
     listed = query.newest("dead_letters", limit=9, bytes_max=511)[::-1]
     assert [one["raw"] for one in listed] == [*raws[:2], b"", raws[3], b""]
@@ -371,17 +397,17 @@ def test_list_of_dead_letters_holds_long_ones_by_their_length(backend: Backend):
 
 def test_bound_on_bytes_leaves_other_collections_as_they_are(backend: Backend):
     store = backend.store(READINGS)
-    store.write([readings(READINGS, range(3))])
+    settled(store, [readings(READINGS, range(3))])
     query = backend.query()
     assert query.newest("sensors", limit=3, bytes_max=1) == query.newest("sensors", limit=3)
 
 
 def test_second_owner_goes_on_where_the_first_stopped(backend: Backend):
-    backend.store(READINGS).write([readings(READINGS, range(10))])
+    settled(backend.store(READINGS), [readings(READINGS, range(10))])
     second = backend.store()
     start = second.claim(READINGS, TOPIC_ID)
     assert start in (10, None)
-    second.write([readings(READINGS, range(5 if start is None else start, 20))])
+    settled(second, [readings(READINGS, range(5 if start is None else start, 20))])
     query = backend.query()
     assert stored_seqs(query) == list(range(20))
     assert stored_count(query) == 20
@@ -390,23 +416,23 @@ def test_second_owner_goes_on_where_the_first_stopped(backend: Backend):
 def test_stale_owner_stores_nothing_twice(backend: Backend):
     """The first owner read 0 to 19, froze before its write, and the second took over."""
     first = backend.store(READINGS)
-    first.write([readings(READINGS, range(10))])
+    settled(first, [readings(READINGS, range(10))])
     second = backend.store(READINGS)
-    second.write([readings(READINGS, range(10, 25))])
+    settled(second, [readings(READINGS, range(10, 25))])
     with suppress(FencedError):
-        first.write([readings(READINGS, range(10, 20))])
-    second.write([readings(READINGS, range(25, 30))])
+        settled(first, [readings(READINGS, range(10, 20))])
+    settled(second, [readings(READINGS, range(25, 30))])
     query = backend.query()
     assert stored_seqs(query) == list(range(30))
     assert stored_count(query) == 30
 
 
 def test_topic_made_again_is_stored_from_its_beginning(backend: Backend):
-    backend.store(READINGS).write([readings(READINGS, range(10))])
+    settled(backend.store(READINGS), [readings(READINGS, range(10))])
     again = backend.store()
     assert again.claim(READINGS, "topic-2") in (0, None)
-    again.write([readings(READINGS, range(4), source="s2")])
-    again.write([readings(READINGS, range(4), source="s2")])
+    settled(again, [readings(READINGS, range(4), source="s2")])
+    settled(again, [readings(READINGS, range(4), source="s2")])
     query = backend.query()
     assert stored_seqs(query, "s1") == list(range(10))
     assert stored_seqs(query, "s2") == list(range(4))
@@ -421,7 +447,7 @@ def test_newest_is_by_event_time_and_not_by_arrival(backend: Backend):
         reading(offset, collected_at=T0 + timedelta(seconds=second))
         for offset, second in enumerate(times)
     ]
-    store.write([PartitionWrite(READINGS, 5, rows)])
+    settled(store, [PartitionWrite(READINGS, 5, rows)])
     found = backend.query().newest("sensors", limit=3)
     assert [document["collected_at"] for document in found] == [
         T0 + timedelta(seconds=second) for second in (9, 7, 5)
@@ -431,7 +457,7 @@ def test_newest_is_by_event_time_and_not_by_arrival(backend: Backend):
 def test_newest_of_a_source_leaves_out_the_others(backend: Backend):
     store = backend.store(READINGS)
     rows = [reading(offset, source=f"s{offset % 3}") for offset in range(30)]
-    store.write([PartitionWrite(READINGS, 30, rows)])
+    settled(store, [PartitionWrite(READINGS, 30, rows)])
     found = backend.query().newest("sensors", limit=4, source="s1")
     assert [document["seq"] for document in found] == [28, 25, 22, 19]
     assert backend.query().newest("sensors", limit=4, source="nobody") == []
@@ -454,7 +480,7 @@ def test_newest_of_a_source_is_found_whenever_its_readings_are(backend: Backend,
         for offset, (source, at) in enumerate((one, at) for one in times for at in times[one])
     ]
     store = backend.store(READINGS)
-    store.write([PartitionWrite(READINGS, len(rows), rows)])
+    settled(store, [PartitionWrite(READINGS, len(rows), rows)])
     query = backend.query()
     for source in times:
         own = sorted(row.document["collected_at"] for row in rows if row.source == source)[::-1]
@@ -476,7 +502,7 @@ def test_documents_are_counted_by_source_over_all_kinds_of_readings(backend: Bac
         "positions", 3, {"collected_at": T0, "objects": [], "metadata": {"sensor_id": "s1"}}, "s1"
     )
     rows = [reading(0), reading(1, source="s2"), reading(2), positions]
-    store.write([PartitionWrite(READINGS, 4, rows), PartitionWrite(FINDINGS, 1, [finding(0)])])
+    settled(store, [PartitionWrite(READINGS, 4, rows), PartitionWrite(FINDINGS, 1, [finding(0)])])
     assert backend.query().document_count_by_source() == {"s1": 3, "s2": 1}
 
 
@@ -489,7 +515,7 @@ def test_query_sees_a_write_once_it_returned_from_any_thread(backend: Backend):
         seen.append(len(query.newest("sensors", limit=100)))
 
     for end in (10, 20):
-        store.write([readings(READINGS, range(end))])
+        settled(store, [readings(READINGS, range(end))])
         thread = threading.Thread(target=read, name="test.reader")
         thread.start()
         thread.join()
@@ -519,8 +545,8 @@ def test_killed_writer_is_resumed_exactly_once(backend: Backend, batches_before_
         start = max(0, confirmed - 2 * CHILD_BATCH)
     assert start >= confirmed - 2 * CHILD_BATCH
     end = confirmed + 20 * CHILD_BATCH
-    store.write([readings(READINGS, range(start, start + 17))])
-    store.write([readings(READINGS, range(start + 17, end))])
+    settled(store, [readings(READINGS, range(start, start + 17))])
+    settled(store, [readings(READINGS, range(start + 17, end))])
     query = backend.query()
     assert stored_seqs(query) == list(range(end))
     assert stored_count(query) == end
@@ -534,7 +560,7 @@ def main(kind: str, place: str, database: str) -> None:
     store = Backend(kind, place, database).store(READINGS)
     for start in range(0, 10**6, CHILD_BATCH):
         end = start + CHILD_BATCH
-        store.write([readings(READINGS, range(start, end))])
+        settled(store, [readings(READINGS, range(start, end))])
         print(end, flush=True)
 
 

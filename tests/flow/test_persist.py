@@ -455,7 +455,14 @@ def test_records_deleted_before_they_were_stored_are_counted_as_expired(tmp_path
         assert counts == Counts(expired=15)
 
 
-POINTS = ("before_write", "after_write", "before_letters", "after_letters", "after_commit")
+POINTS = (
+    "before_write",
+    "after_write",
+    "after_settle",
+    "before_letters",
+    "after_letters",
+    "after_commit",
+)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -540,6 +547,7 @@ def main(folder: str, point: str, nth: str) -> None:
         return made
 
     crash_at("write", rig.store.write, before="before_write", after="after_write")
+    crash_at("settle", rig.store.settle, before="before_settle", after="after_settle")
     rig.stream.consumer = consumer  # type: ignore[method-assign]
     rig.stream.producer = producer  # type: ignore[method-assign]
     done = rig.read(Topic.ANALYTICS)

@@ -13,6 +13,7 @@ from matchday.clock import ManualClock
 from matchday.domain.reading import Scalar
 from matchday.domain.topics import Topic
 from matchday.domain.wire import encode_reading
+from matchday.errors import FencedError
 from matchday.ports import Assignee, Consumer, Partition, Record, StreamRecord
 from matchday.sqlite import DataFolder
 from matchday.store.embedded import EmbeddedStore
@@ -103,3 +104,44 @@ def test_busy_stream_is_asked_for_little_more_than_its_records(tmp_path: Path):
         assert store.writes >= 0.9 * FOR_S / (POLICY.batch_linger_s + 2 * TURN_S)
         assert stream.polls <= 2 * store.writes + 5
         assert stream.ends_asked <= FOR_S / 2 + 3
+
+
+class Refused(Busy):
+    """A stream that takes a member in and refuses its second poll."""
+
+    def poll(self, *, timeout_s: float, records_max: int) -> list[StreamRecord]:
+        if self.polls % 2:
+            self.polls += 1
+            raise FencedError("polling: another member of this name has joined")
+        return super().poll(timeout_s=timeout_s, records_max=records_max)
+
+
+class Pauses(ManualClock):
+    """A clock that keeps the pauses after a failure, and stops after eight of them."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__(wall_ms=T0_MS)
+        self.pauses_s: list[float] = []
+        self._stop = stop
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        if event is self._stop:
+            self.pauses_s.append(timeout_s)
+            if len(self.pauses_s) == 8:
+                self._stop.set()
+        return super().wait(event, timeout_s)
+
+
+def test_member_that_is_thrown_out_as_soon_as_it_joins_comes_back_ever_less_often(tmp_path: Path):
+    stop = threading.Event()
+    clock = Pauses(stop)
+    with ExitStack() as stack:
+        stack.enter_context(DataFolder(tmp_path))
+        stream = stack.enter_context(closing(Refused(tmp_path, clock, stop)))
+        store = stack.enter_context(closing(EmbeddedStore(tmp_path, clock=clock)))
+        store.prepare()
+        policy = PersistPolicy(batch_linger_s=0.0)
+        persist = Persist(stream, store, policy=policy, clock=clock, rng=random.Random(1))  # type: ignore[arg-type]
+        persist.run(stop)
+    assert clock.pauses_s[0] <= policy.retry_s
+    assert min(clock.pauses_s[5:]) >= policy.retry_s_max / 2

@@ -1,14 +1,15 @@
-"""Persist's protocol towards stream and embedded store, in a model world.
+"""Persist's protocol towards stream and store, in a model world.
 
-The machines are the production ones (`Confirming`, `new_part`); the store with its position,
-the stream with its group and transactions are models. Members crash, stand still, lose the
-partition, and get no answer from either side. Each mutant of the protocol must be found out.
+The machines are the production ones (`Confirming`, `new_part`); the store with its position and
+its account, the stream with its group and transactions are models. The account is settled apart
+from the rows, as in MongoDB. Members crash, stand still, lose the partition, told or not, and get
+no answer from either side. Each mutant of the protocol must be found out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -57,16 +58,26 @@ class Stream:
 
 @dataclass
 class Store:
-    """Rows and position change in one step; what lies below the position is skipped."""
+    """Rows and position change in one step; what lies below the position is skipped.
+
+    So do the account and how far it is folded, in another step.
+    """
 
     position: int = 0
     stored: list[int] = field(default_factory=list)
+    folded: int = 0
+    counted: list[int] = field(default_factory=list)
 
     def write(self, rows: Sequence[int]) -> list[int]:
         if new_part(self.position, first=rows[0], last=rows[-1]) is not New.NOTHING:
             self.stored += [row for row in rows if row >= self.position and row not in BAD]
         self.position = max(self.position, rows[-1] + 1)
         return [row for row in rows if row in BAD]
+
+    def fold(self, rows: Sequence[int]) -> None:
+        if rows and new_part(self.folded, first=rows[0], last=rows[-1]) is not New.NOTHING:
+            self.counted += [row for row in rows if row >= self.folded]
+            self.folded = rows[-1] + 1
 
 
 class NeverMarks(Confirming):
@@ -107,7 +118,41 @@ class SendsLettersAgain(Confirming):
         pass
 
 
+class NeverSettles(Confirming):
+    """Confirms what the store has taken and not counted."""
+
+    def do(self, in_hand: Collection[Partition]) -> Do:
+        self._is_folded = True
+        return super().do(in_hand)
+
+
+class SettlesTooEarly(Confirming):
+    """Takes the account for settled once it was, whatever is written after that."""
+
+    has_settled = False
+
+    def folded(self) -> None:
+        super().folded()
+        self.has_settled = True
+
+    def stored(self, bookmarks: Mapping[Partition, Bookmark], *, owes_letters: bool) -> None:
+        super().stored(bookmarks, owes_letters=owes_letters)
+        self._is_folded = self.has_settled
+
+
+class KeepsLettersOfWhatIsGone(Confirming):
+    """Stays when a partition goes, with letters of it that wait."""
+
+    def gone(self, partitions: Iterable[Partition]) -> None:
+        owes_letters, self._owes_letters = self._owes_letters, False
+        super().gone(partitions)
+        self._owes_letters = owes_letters
+
+
 MUTANTS = {
+    "never settles": NeverSettles,
+    "settles too early": SettlesTooEarly,
+    "keeps letters of what is gone": KeepsLettersOfWhatIsGone,
     "never marks": NeverMarks,
     "starts at the claim": StartsAtTheClaim,
     "forgets the doubt": ForgetsTheDoubt,
@@ -124,12 +169,15 @@ class Member:
         self.member = self.next_offset = 0
         self.hand: list[int] = []
         self.letters: list[int] = []
+        self.owed: list[int] = []
         self.is_held = False
 
     def step(self, script: Script) -> None:
         do = self.protocol.do([PLACE] if self.hand else [])
-        if do is Do.JOIN or not self.is_held:
+        if do is Do.JOIN:
             self._join(script)
+        elif do is Do.READ and not self.is_held:
+            self._take(script)
         elif do is Do.READ:
             self._read(script)
         elif do is Do.MARK:
@@ -139,13 +187,25 @@ class Member:
             self.protocol.claimed(PLACE, self.world.store.position)
         elif do is Do.WRITE:
             self._write(script)
-        elif do is Do.CONFIRM and self.next_offset < END and script.pick([False, True]):
-            self._read(script)  # bookmarks may wait for more to be stored
+        elif self._may_wait(do) and script.pick([False, True]):
+            self._read(script)  # account and bookmarks may wait for more to be stored
+        elif do is Do.SETTLE:
+            self._settle(script)
         elif do is Do.CONFIRM:
             if self._move(self.protocol.owed[PLACE].offset, script):
                 self.protocol.confirmed()
         else:
             self._confirm_letters(script)
+
+    def revoke(self) -> None:
+        """Lose the partition and stay in the group, which may give it back."""
+        if self.is_held:
+            self.hand, self.is_held = [], False
+            self.protocol.gone([PLACE])
+
+    def _may_wait(self, do: Do) -> bool:
+        is_of_bookmarks = do in (Do.SETTLE, Do.CONFIRM) and not self.protocol.owes_letters
+        return is_of_bookmarks and self.is_held and self.next_offset < END
 
     def _read(self, script: Script) -> None:
         end = min(END, self.next_offset + script.pick([3, 1, 2, 5]))
@@ -160,10 +220,25 @@ class Member:
             for one in [one for one in stream.open if one.worker == self.number]:
                 stream.end(one, is_committed=script.pick([False, True]))
             self.protocol.settled()
-        if stream.open and self.world.mutant != "forgets the doubt":
-            return  # the question for bookmarks waits until they are ended
+        if self._is_waiting():
+            return
         self.protocol.joined()
         self.member = stream.join()
+        self._take(script)
+
+    def _is_waiting(self) -> bool:
+        """The question for bookmarks waits until open transactions are ended."""
+        return bool(self.world.stream.open) and self.world.mutant != "forgets the doubt"
+
+    def _take(self, script: Script) -> None:
+        """Be given the partition, with its bookmark."""
+        stream = self.world.stream
+        if self.member != stream.member:
+            self.protocol.refused()
+            return
+        if self._is_waiting():
+            return
+        self.owed = []
         is_answering = script.pick([True, True, False])
         self.next_offset = self.protocol.assigned(
             PLACE,
@@ -178,11 +253,21 @@ class Member:
         if fate == "request lost":
             return
         refused = self.world.store.write(self.hand)
+        # Sent twice it is owed once.
+        self.owed += [row for row in self.hand if not self.owed or row > self.owed[-1]]
         if fate == "answer lost":
             return
         bookmarks = {PLACE: Bookmark(self.hand[-1] + 1)}
         self.letters, self.hand = refused, []
         self.protocol.stored(bookmarks, owes_letters=bool(refused))
+
+    def _settle(self, script: Script) -> None:
+        fate = script.pick(["answered", "answered", "answer lost", "request lost"])
+        if fate != "request lost":
+            self.world.store.fold(self.owed)
+        if fate == "answered":
+            self.owed = []
+            self.protocol.folded()
 
     def _move(self, offset: int, script: Script) -> bool:
         """Move the bookmark alone; tell whether it is known to have moved."""
@@ -203,7 +288,9 @@ class Member:
             return
         fate = script.pick(["answered", "answered", "answer lost", "request lost", "late"])
         if fate != "request lost":
-            stream.open.append(Open(self.number, self.letters, self.protocol.owed[PLACE].offset))
+            owed = self.protocol.owed.get(PLACE)
+            bookmark = stream.bookmark or 0 if owed is None else owed.offset
+            stream.open.append(Open(self.number, self.letters, bookmark))
         if fate in ("answered", "answer lost"):
             stream.end(stream.open[-1], is_committed=True)
         if fate == "answered":
@@ -233,7 +320,7 @@ class World:
         script = Script(numbers)
         self.start()
         while not script.is_over:
-            what = script.pick(["step"] * 11 + ["end", "crash", "start"])
+            what = script.pick(["step"] * 12 + ["end", "crash", "start", "revoke"])
             if what == "end" and self.stream.open:
                 one = script.pick(self.stream.open)
                 self.stream.end(one, is_committed=script.pick([True, False]))
@@ -243,6 +330,8 @@ class World:
                 member = script.pick(self.members)
                 if what == "crash":
                     self.members.remove(member)
+                elif what == "revoke":
+                    member.revoke()
                 else:
                     member.step(script)
             self.check()
@@ -256,6 +345,12 @@ class World:
             {row for row in range(bookmark) if row not in BAD} <= set(stored),
             "the bookmark has passed a row that is not stored",
         )
+        counted = Counter(self.store.counted)
+        demand(max(counted.values(), default=0) <= 1, "a row is counted twice")
+        demand(
+            set(range(bookmark)) <= set(counted),
+            "the bookmark has passed a row that is not counted",
+        )
         wanted = [row for row in range(bookmark) if row in BAD]
         demand(sorted(self.stream.letters) == wanted, "a refused row has not one letter")
 
@@ -265,7 +360,7 @@ class World:
             self.stream.end(one, is_committed=False)  # the stream's own time-out
         quiet = Script([])
         member = self.start()
-        for _ in range(60):
+        for _ in range(80):
             if self.stream.bookmark == END:
                 break
             member.step(quiet)
@@ -293,7 +388,12 @@ def test_steps_out_of_order_are_mistakes_of_the_program():
     with pytest.raises(RuntimeError, match="mark beginnings"):
         protocol.stored({PLACE: Bookmark(3)}, owes_letters=False)
     protocol.marked([PLACE])
+    with pytest.raises(RuntimeError, match="settled account"):
+        protocol.folded()
     protocol.stored({PLACE: Bookmark(3)}, owes_letters=True)
+    with pytest.raises(RuntimeError, match="confirmation"):
+        protocol.confirmed()
+    protocol.folded()
     protocol.unanswered()
     assert protocol.do(()) is Do.JOIN
     protocol.left()
@@ -308,3 +408,17 @@ def test_store_that_came_back_from_an_older_copy_is_read_for_again():
     assert protocol.do([PLACE]) is Do.CLAIM
     protocol.claimed(PLACE, 4)
     assert protocol.do([PLACE]) is Do.JOIN
+
+
+def test_letters_of_a_partition_that_goes_before_the_account_is_settled_are_dropped():
+    protocol = Confirming()
+    protocol.joined()
+    other = Partition(Topic.ANALYTICS, 1)
+    for place in (PLACE, other):
+        protocol.assigned(place, Bookmark(0), claim=None, is_claimed=True)
+    protocol.stored({PLACE: Bookmark(3)}, owes_letters=True)
+    assert protocol.do([other]) is Do.SETTLE
+    protocol.gone([other])
+    assert protocol.do(()) is Do.SETTLE
+    protocol.gone([PLACE])
+    assert protocol.do(()) is Do.JOIN

@@ -97,25 +97,42 @@ class Store(Protocol):
         """Take over the writing of what comes from a stream partition.
 
         Gives the offset after the last record stored, or None where the store relies on
-        the stream's committed bookmark and resolves repeated records by itself.
+        the stream's committed bookmark and resolves repeated records by itself. What earlier
+        writes from there owe the account is forgotten: it comes again.
 
         Raises:
             UnavailableError: The store cannot be reached; try again.
         """
 
     def write(self, writes: Sequence[PartitionWrite]) -> list[Refusal]:
-        """Store all rows and fold all entries, each exactly once however often it is sent.
+        """Store all rows, each exactly once however often it is sent.
 
         Rows already stored by an earlier, cut-off write or by another owner are skipped.
-        Every row with a source adds 1 to that source's `stored`, once. Refused rows add 1
-        to `refused` and take 1 from `accepted`. A refused row is reported at every send
-        and counted once. Several rows may share offset and collection (one results record
-        with several forecasts). Durable when it returns. A pause
-        of more than ten minutes costs a look-up at the next write, nothing else.
+        A refused row is reported at every send. Several rows may share offset and collection
+        (one results record with several forecasts). Rows are durable when it returns. What
+        rows and entries add to the account is owed then, and added at the latest by `settle`.
+        A pause of more than ten minutes costs a look-up at the next write, nothing else.
+
+        Between two claims of a partition, writes leave nothing out: each begins at or below
+        where the one before it ended, and the first at or below what was settled last, by
+        whomever. So it is where bookmarks move only after `settle`.
 
         Raises:
             UnavailableError: Send the very same or an overlapping write again.
             FencedError: Another owner writes these partitions: drop them.
+        """
+
+    def settle(self) -> None:
+        """Add to the account what earlier writes owe it, each row and entry exactly once.
+
+        Every row with a source adds 1 to that source's `stored`. Refused rows add 1 to
+        `refused` and take 1 from `accepted`, once however often they were sent. The account
+        is durable when it returns; only then may the stream's bookmarks move. What was owed
+        by somebody who is gone is owed by who sends the same rows again.
+
+        Raises:
+            UnavailableError: Part of it may be done; settle again, with more writes before
+                it or not.
         """
 
     def link(self) -> LinkState:

@@ -6,15 +6,17 @@ The order for every batch, each step only when the one before it is known to be 
    first write finds a bookmark, and not only what the store claims.
 2. *Claim* partitions of which the store has not said how far it is.
 3. *Write*: the store takes the batch; repetitions it skips by itself (`positions`, `lanes`).
-4. *Confirm*: bookmarks move. Where records were unreadable or rows refused, their dead letters
+4. *Settle*: the store adds to the account what it has taken, of as many batches as there are.
+5. *Confirm*: bookmarks move. Where records were unreadable or rows refused, their dead letters
    are written in the same stream transaction.
 
-A crash before 4 brings the records again; the store skips what it has and names refused
-rows again, so the letters are made again. So a letter is written exactly once, since it moves
-with the bookmark. Bookmarks alone may be confirmed twice or late, or wait for several batches
-to be stored: they only ever move up to what is stored. Letters may not: when their commit is
-not answered, this owner is outside, settles that commit by taking over its producer's name,
-and joins again, so that the bookmark tells.
+A crash before 5 brings the records again; the store skips what it has, counts what it has not
+counted, and names refused rows again, so the letters are made again. So a letter is written
+exactly once, since it moves with the bookmark. Bookmarks alone may be confirmed twice or late,
+or wait for several batches to be stored: they only ever move up to what is stored and counted.
+Letters may not: when their commit is not answered, this owner is outside, settles that commit
+by taking over its producer's name, and joins again, so that the bookmark tells. And when a
+partition goes while letters of it wait, this owner leaves: the next one makes them.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Do(Enum):
     MARK = "mark beginnings"
     CLAIM = "claim partitions"
     WRITE = "write the batch"
+    SETTLE = "settle the account"
     CONFIRM = "confirm"
     CONFIRM_LETTERS = "confirm with dead letters"
 
@@ -55,6 +58,7 @@ class Confirming:
         self._ownership = Ownership()
         self._owed: dict[Partition, Bookmark] = {}
         self._owes_letters = False
+        self._is_folded = True
         self.positions = Positions()
         self.is_in_doubt = False
 
@@ -62,6 +66,11 @@ class Confirming:
     def owed(self) -> Mapping[Partition, Bookmark]:
         """Give the bookmarks of what is stored and not confirmed."""
         return self._owed
+
+    @property
+    def owes_letters(self) -> bool:
+        """Tell whether dead letters are owed: what is due for them waits for nothing."""
+        return self._owes_letters
 
     def do(self, in_hand: Collection[Partition]) -> Do:
         """Give what is to be done next.
@@ -72,9 +81,11 @@ class Confirming:
         if self._ownership.is_over:
             return Do.JOIN
         if self._owes_letters:
-            return Do.CONFIRM_LETTERS
+            return Do.CONFIRM_LETTERS if self._is_folded else Do.SETTLE
+        if not in_hand and not self._owed:
+            return Do.READ
         if not in_hand:
-            return Do.CONFIRM if self._owed else Do.READ
+            return Do.CONFIRM if self._is_folded else Do.SETTLE
         if self.positions.without_bookmark(in_hand):
             return Do.MARK
         return Do.CLAIM if self.positions.unclaimed() else Do.WRITE
@@ -99,16 +110,26 @@ class Confirming:
         claim: int | None,
         is_claimed: bool,
     ) -> int:
-        """Take a partition over and give the offset to read from; see `Positions.take`."""
+        """Take a partition over and give the offset to read from; see `Positions.take`.
+
+        What is owed for it from before comes again.
+        """
+        self.gone([partition])
         self._ownership.follow(Event.SHARED)
         return self.positions.take(partition, bookmark, claim=claim, is_claimed=is_claimed)
 
     def gone(self, partitions: Iterable[Partition]) -> None:
-        """Give partitions up, with what is owed for them."""
+        """Give partitions up, with what is owed for them.
+
+        Letters that wait may be theirs, and are the next owner's to make: they are dropped
+        with all else, by leaving.
+        """
         partitions = list(partitions)
         self.positions.forget(partitions)
         for partition in partitions:
-            self._owed.pop(partition, None)
+            is_owed = self._owed.pop(partition, None) is not None
+            if is_owed and self._owes_letters:
+                self._ownership.follow(Event.LEFT)
 
     def refused(self) -> None:
         """Learn that the stream takes nothing more from this member."""
@@ -120,6 +141,7 @@ class Confirming:
         self._ownership.follow(Event.LEFT)
         self._owed = {}
         self._owes_letters = False
+        self._is_folded = True
         self.positions = Positions()
 
     # --- a batch --------------------------------------------------------------------------
@@ -148,7 +170,14 @@ class Confirming:
             raise illegal("a member", self.do(bookmarks.keys()), "stored batch")
         self._owed.update(bookmarks)
         self._owes_letters = owes_letters
+        self._is_folded = False
         self.positions.note_stored(bookmarks)
+
+    def folded(self) -> None:
+        """Learn that the store has added to the account all that it has taken."""
+        if self.do(()) is not Do.SETTLE:
+            raise illegal("a member", self.do(()), "settled account")
+        self._is_folded = True
 
     def confirmed(self) -> None:
         """Learn that the stream has what was owed."""

@@ -129,6 +129,9 @@ class EmbeddedStore:
         self._source_ids.update(learned)
         return [refusal for part in parts for refusal in part.refusals]
 
+    def settle(self) -> None:
+        """Do nothing: the account was part of each write's transaction; see `Store.settle`."""
+
     def link(self) -> LinkState:
         """Tell whether the last write went well; see `Store.link`."""
         return self._link

@@ -1,16 +1,18 @@
 """The store in MongoDB: readings and findings, each row exactly once, and the account.
 
 A facade that puts the parts in order: rows first (`mongo_fence` for time series and readings,
-upserts for dead letters), then the account (`mongo_ledger`), then the bookmark (`mongo_streams`). A
-write that was cut off anywhere is sent again, by anyone, with any batch boundaries, and each
-part finds out by itself what is done. Does not own the shapes of documents (`documents`).
+upserts for dead letters), of as many writes as there are until somebody settles; then the
+account (`mongo_ledger`), then the position (`mongo_streams`). What was cut off anywhere is sent
+again, by anyone, with any batch boundaries, and each part finds out by itself what is done.
+Does not own the shapes of documents (`documents`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,8 +29,9 @@ from matchday.store.mongo_cells import document_id, session_id
 from matchday.store.mongo_errors import DOCUMENT_CODES, UNSENDABLE, is_of_no_document, refusal_of
 from matchday.store.mongo_fence import Inserts, Lane
 from matchday.store.mongo_layout import STAND_ALONE, Layout
-from matchday.store.mongo_ledger import Ledger, Part
+from matchday.store.mongo_ledger import Ledger
 from matchday.store.mongo_link import MongoLink
+from matchday.store.mongo_owed import Owed
 from matchday.store.mongo_query import MongoQuery
 from matchday.store.mongo_server import ServerSettings
 from matchday.store.mongo_streams import Streams, StreamSlot
@@ -38,6 +41,8 @@ __all__ = ["MongoQuery", "MongoStore"]
 IO_TIMEOUT_S: Final = 15.0
 REFRESH_EVERY_S: Final = 300.0
 INSERTS_MAX: Final = 2
+OWED_MAX: Final = 50_000
+"""Rows and entries that may be owed to the account, some 200 bytes each."""
 
 
 @dataclass(slots=True)
@@ -91,6 +96,7 @@ class MongoStore:
         self._inserts = Inserts(self._link, clock=clock, closing=self._closing)
         self._ledger = Ledger(self._link, clock=clock, closing=self._closing)
         self._claims: dict[Partition, _Claim] = {}
+        self._owed: dict[Partition, Owed] = {}
         self._is_probed = False
         self._refreshed_s = clock.monotonic_s()
 
@@ -139,6 +145,9 @@ class MongoStore:
         """
         if not self._is_probed:
             self._probe()
+        # It comes again, since the stream's bookmark has not passed it; perhaps under another
+        # identity of the topic.
+        self._owed.pop(partition, None)
         ids = self._layout.collection_ids()
         slot = self._streams.claim(partition, topic_id)
         claim = _Claim(slot)
@@ -154,7 +163,7 @@ class MongoStore:
         return None
 
     def write(self, writes: Sequence[PartitionWrite]) -> list[Refusal]:
-        """Store rows, then fold the account; see `Store.write`.
+        """Store rows; see `Store.write`. The account is settled when much is owed.
 
         Raises:
             UnavailableError: Send the same or an overlapping write again.
@@ -164,19 +173,37 @@ class MongoStore:
             if write.partition not in self._claims:
                 raise ValueError(f"writing {write.partition}: it was never claimed")
         deadline_s = self._clock.monotonic_s() + self._io_timeout_s
-        try:
+        refusals: list[Refusal] = []
+        with self._doubting(write.partition for write in writes):
             self._refresh_sessions()
-            refusals: list[Refusal] = []
             for together in _rounds(writes):
                 refusals += self._write(together, deadline_s)
-        except BaseException:
-            # Whatever was under way may have taken effect, and the server may be away for
-            # longer than its retry log lives: look up before the next send.
-            for write in writes:
-                for lane in self._claims[write.partition].lanes.values():
-                    lane.doubt.interrupted()
-            raise
+        if sum(map(len, self._owed.values())) >= OWED_MAX:
+            self.settle()
         return refusals
+
+    def settle(self) -> None:
+        """Fold the account, then note how far it is; see `Store.settle`.
+
+        Raises:
+            UnavailableError: Settle again.
+            ConfigError: Login or rights are wrong.
+        """
+        if not self._owed:
+            return
+        deadline_s = self._clock.monotonic_s() + self._io_timeout_s
+        with self._doubting(self._owed):
+            self._ledger.fold(list(self._owed.values()), deadline_s=deadline_s)
+            # What was found folded may be on the primary alone: wait until a majority has it.
+            self._streams.advance(
+                {
+                    self._claims[partition].slot.document_id: owed.next_offset
+                    for partition, owed in self._owed.items()
+                },
+                is_majority=self._ledger.has_read,
+            )
+        self._ledger.has_read = False
+        self._owed = {}
 
     def link(self) -> LinkState:
         """Tell whether the server answers, without asking it now; from any thread."""
@@ -192,9 +219,24 @@ class MongoStore:
         self._inserts.is_fenced = self._layout.keeps_retry_log()
         self._is_probed = True
 
+    @contextmanager
+    def _doubting(self, partitions: Iterable[Partition]) -> Iterator[None]:
+        """Bring the lanes of these partitions in doubt if what is done here is cut off.
+
+        Whatever was under way may have taken effect, and the server may be away for longer
+        than its retry log lives: look up before the next send.
+        """
+        try:
+            yield
+        except BaseException:
+            for partition in partitions:
+                for lane in self._claims[partition].lanes.values():
+                    lane.doubt.interrupted()
+            raise
+
     def _write(self, writes: Sequence[PartitionWrite], deadline_s: float) -> list[Refusal]:
         """Do a write in which each partition occurs once."""
-        self._inserts.has_looked_up = self._ledger.has_read = False
+        self._inserts.has_looked_up = False
         refused: list[list[Refused]] = [[] for _ in writes]
         jobs: list[tuple[int, Lane, Sequence[Row]]] = []
         for place, write in enumerate(writes):
@@ -208,19 +250,17 @@ class MongoStore:
         found = self._insert([(lane, rows) for _, lane, rows in jobs], deadline_s)
         for (place, _, _), of_lane in zip(jobs, found, strict=True):
             refused[place] += of_lane
-        parts: list[Part] = []
-        refusals: list[Refusal] = []
-        next_offsets: dict[str, int] = {}
-        for write, of_write in zip(writes, refused, strict=True):
-            slot = self._claims[write.partition].slot
-            refusals += [Refusal(write.partition, row, reason) for row, reason in of_write]
-            parts.append(Part(slot.key, write, frozenset(id(row) for row, _ in of_write)))
-            next_offsets[slot.document_id] = write.next_offset
-        self._ledger.fold(parts, deadline_s=deadline_s)
-        if next_offsets:
+        if self._inserts.has_looked_up:
             # What was found done may be on the primary alone: wait until a majority has it.
-            is_majority = self._inserts.has_looked_up or self._ledger.has_read
-            self._streams.advance(next_offsets, is_majority=is_majority)
+            self._streams.await_majority()
+        refusals: list[Refusal] = []
+        for write, of_write in zip(writes, refused, strict=True):
+            partition = write.partition
+            refusals += [Refusal(partition, row, reason) for row, reason in of_write]
+            owed = self._owed.get(partition)
+            if owed is None:
+                owed = self._owed[partition] = Owed(self._claims[partition].slot.key)
+            owed.add(write, {id(row) for row, _ in of_write})
         return refusals
 
     def _insert(

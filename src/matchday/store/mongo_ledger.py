@@ -8,13 +8,12 @@ partition, the offset up to which that partition's changes are in them:
 Both change in one update of one document, which takes effect only if the offset is still the
 one read before (compare and set). So a change is added once, whatever crashed, overlapped or
 was frozen: whoever comes second finds another offset, reads again, and adds what is left.
-Does not own when to fold: only what is durably stored may be.
+Does not own what is to be added (`mongo_owed`) nor when: only what is durably stored may be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Event
 from typing import Final
@@ -25,11 +24,11 @@ from pymongo.errors import PyMongoError
 from matchday.clock import Clock
 from matchday.domain.account import Counts
 from matchday.errors import UnavailableError
-from matchday.ports import PartitionWrite
 from matchday.protocols.positions import New, new_part
 from matchday.store.documents import EPOCH
 from matchday.store.mongo_errors import DUPLICATE_KEY, is_transient
 from matchday.store.mongo_link import Document, MongoLink
+from matchday.store.mongo_owed import Owed, Share
 
 LEDGER: Final = "ledger"
 COUNTS: Final = Counts.__struct_fields__
@@ -38,76 +37,10 @@ UPDATES_MAX: Final = 5000
 PAUSE_S: Final = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one partition changes in the account.
-
-    Attributes:
-        key: Name of the stream partition in `folded`.
-        write: Its rows and entries.
-        refused: `id` of each row that was refused.
-    """
-
-    key: str
-    write: PartitionWrite
-    refused: frozenset[int] = frozenset()
-
-    def shares(self) -> dict[str, Share]:
-        """Sum up the changes by source."""
-        return self._sum(-1, None)
-
-    def share_above(self, offset: int, source: str) -> Share | None:
-        """Sum up what comes after `offset` for one source; None if there is nothing."""
-        return self._sum(offset, source).get(source)
-
-    def _sum(self, above: int, only: str | None) -> dict[str, Share]:
-        shares: dict[str, Share] = {}
-        refused = self.refused
-        for row in self.write.rows:
-            source, offset = row.source, row.offset
-            if source is None or offset <= above or (only is not None and source != only):
-                continue
-            share = shares.get(source)
-            if share is None:
-                share = shares[source] = Share(offset)
-            share.last = offset
-            if refused and id(row) in refused:
-                share.counts.refused += 1
-                share.counts.accepted -= 1
-            else:
-                share.counts.stored += 1
-        for entry in self.write.entries:
-            source, offset = entry.source, entry.offset
-            if offset <= above or (only is not None and source != only):
-                continue
-            share = shares.get(source)
-            if share is None:
-                share = shares[source] = Share(offset)
-            share.first = min(share.first, offset)
-            share.last = max(share.last, offset)
-            share.counts.add(entry.counts)
-        return shares
-
-
-@dataclass(slots=True)
-class Share:
-    """What one partition changes in the counts of one source.
-
-    Attributes:
-        first: The lowest offset that changes something.
-        last: The highest.
-        counts: The sum.
-    """
-
-    first: int
-    last: int = field(default=-1)
-    counts: Counts = field(default_factory=Counts)
-
-
 class Ledger:
-    """Folds writes into the account; one thread uses it.
+    """Folds what is owed into the account; one thread uses it.
 
-    What each source's document has folded is remembered, so that a write costs one command.
+    What each source's document has folded is remembered, so that folding costs one command.
     `has_read` says that documents were read since it was last made False: what they say is
     the primary's word, and a write to a majority must follow before it can be relied on.
 
@@ -124,18 +57,18 @@ class Ledger:
         self._folded: dict[str, dict[str, int]] = {}
         self.has_read = False
 
-    def fold(self, parts: Sequence[Part], *, deadline_s: float) -> None:
+    def fold(self, owed: Sequence[Owed], *, deadline_s: float) -> None:
         """Add to the account what is not in it; durable on a majority when it returns.
 
         Args:
-            parts: Writes of which every row is stored, or refused for good.
+            owed: By partition; every row of it is stored, or refused for good.
             deadline_s: Monotonic time at which to give up.
 
         Raises:
             UnavailableError: Part of it may be folded; fold the same or more again.
         """
-        wanted: dict[str, list[tuple[Part, Share]]] = {}
-        for part in parts:
+        wanted: dict[str, list[tuple[Owed, Share]]] = {}
+        for part in owed:
             for source, share in part.shares().items():
                 wanted.setdefault(source, []).append((part, share))
         sources = list(wanted)
@@ -152,7 +85,7 @@ class Ledger:
         if len(self._folded) > SOURCES_KEPT:
             self._folded.clear()
 
-    def _try(self, wanted: dict[str, list[tuple[Part, Share]]]) -> bool:
+    def _try(self, wanted: dict[str, list[tuple[Owed, Share]]]) -> bool:
         """Send one command for these sources; tell whether all of it is certain now."""
         unknown = [source for source in wanted if source not in self._folded]
         updates: list[Document] = []
@@ -192,7 +125,7 @@ class Ledger:
         self._folded.update((document["_id"], document.get("folded", {})) for document in found)
 
     def _update(
-        self, source: str, folded: dict[str, int], shares: list[tuple[Part, Share]], now: datetime
+        self, source: str, folded: dict[str, int], shares: list[tuple[Owed, Share]], now: datetime
     ) -> tuple[Document | None, dict[str, int]]:
         """Give the update that adds what is not folded, and the offsets it leads to."""
         counts: Counts | None = None

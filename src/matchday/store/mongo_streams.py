@@ -138,22 +138,29 @@ class Streams:
                 had before. Else it may be lost in a crash: it then only lags.
         """
         concern = self._link.database.write_concern if is_majority else WriteConcern(w=1)
+        updates: list[Document] = [
+            {"q": {"_id": document_id}, "u": {"$max": {"next_offset": offset}}}
+            for document_id, offset in next_offsets.items()
+        ]
         with self._link.translated("noting offsets"):
-            reply = self._link.database.command(
-                {
-                    "update": INTERNAL,
-                    "updates": [
-                        {"q": {"_id": document_id}, "u": {"$max": {"next_offset": offset}}}
-                        for document_id, offset in next_offsets.items()
-                    ],
-                    "writeConcern": concern.document,
-                }
-            )
-            trouble = reply.get("writeConcernError") or next(
-                iter(reply.get("writeErrors", ())), None
-            )
-            if trouble is not None:
-                raise OperationFailure(str(trouble.get("errmsg")), trouble.get("code"), trouble)
+            self._update(updates, concern)
+
+    def await_majority(self) -> None:
+        """Wait until a majority has everything that the primary has now.
+
+        An update that changes nothing is confirmed when all before it is.
+        """
+        with self._link.translated("waiting for a majority"):
+            same = {"q": {"_id": "format"}, "u": {"$max": {"version": FORMAT_VERSION}}}
+            self._update([same], self._link.database.write_concern)
+
+    def _update(self, updates: list[Document], concern: WriteConcern) -> None:
+        reply = self._link.database.command(
+            {"update": INTERNAL, "updates": updates, "writeConcern": concern.document}
+        )
+        trouble = reply.get("writeConcernError") or next(iter(reply.get("writeErrors", ())), None)
+        if trouble is not None:
+            raise OperationFailure(str(trouble.get("errmsg")), trouble.get("code"), trouble)
 
     @property
     def _collection(self) -> Any:

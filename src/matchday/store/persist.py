@@ -1,7 +1,7 @@
 """The stage persist: everything the stream carries goes to the store, each record once.
 
-Carries out the protocol of `protocols.confirming`: mark, claim, write, confirm. Owns how each
-step is done, the pauses between tries and what is told of it. Does not own what a record
+Carries out the protocol of `protocols.confirming`: mark, claim, write, settle, confirm. Owns how
+each step is done, the pauses between tries and what is told of it. Does not own what a record
 becomes (`batch`, `documents`) nor how the store tells a repeated record (its own promise).
 
 A dead letter is written exactly once, because it moves together with the bookmark. That
@@ -20,7 +20,6 @@ from typing import Final
 from matchday.clock import Clock
 from matchday.domain.topics import Topic
 from matchday.errors import FencedError, UnavailableError
-from matchday.observe import metrics
 from matchday.observe.events import (
     DocumentsRefused,
     DocumentsStored,
@@ -43,6 +42,7 @@ from matchday.ports import (
 )
 from matchday.protocols.confirming import Confirming, Do
 from matchday.store.batch import Batch
+from matchday.store.lag import Lag
 from matchday.store.linger import Linger
 from matchday.store.policy import PersistPolicy
 
@@ -52,12 +52,12 @@ GROUP: Final = "matchday-persist"
 TOPICS: Final = (Topic.ANALYTICS, Topic.RESULTS, Topic.DEAD_LETTERS, Topic.LEDGER, Topic.LATE)
 POLL_S_MAX: Final = 0.25
 POLL_RECORDS: Final = 2000
-LAG_REFRESH_S: Final = 0.5
-# What comes is noticed by reading it; asking for the ends takes six questions meanwhile.
-LAG_IDLE_REFRESH_S: Final = 5.0
-LAG_BUSY_REFRESH_S: Final = 2.0
+SERVED_S: Final = 10.0
+"""After so long without a failure the next pause is a short one again: two members of one name
+throw each other out as soon as they have joined."""
 
-_ASKS_STORE: Final = frozenset({Do.CLAIM, Do.WRITE})
+_ASKS_STORE: Final = frozenset({Do.CLAIM, Do.WRITE, Do.SETTLE})
+_MOVES_BOOKMARKS: Final = frozenset({Do.SETTLE, Do.CONFIRM})
 
 
 class Persist:
@@ -99,9 +99,7 @@ class Persist:
         self._stop_deadline_s: float | None = None
         self._linger = Linger(policy)
         self._confirmed_s = float("-inf")
-        self._lag_seen_s = float("-inf")
-        self._is_lag_asked = False
-        self._lag: int | None = None
+        self._lag = Lag(clock)
 
     # --- for other threads ------------------------------------------------------------------
 
@@ -110,13 +108,11 @@ class Persist:
 
         It looks every 2 s, every 5 s while it is caught up, and when nothing more comes.
         """
-        return self._lag
+        return self._lag.count()
 
     def is_caught_up(self) -> bool:
         """Tell whether everything in the stream was stored 0.5 s ago; no, where it must look."""
-        is_fresh = self._clock.monotonic_s() < self._lag_seen_s + LAG_REFRESH_S
-        self._is_lag_asked = not is_fresh
-        return is_fresh and self._lag == 0
+        return self._lag.is_none()
 
     def expired_count(self) -> dict[Partition, int]:
         """Give, by partition, how many offsets this run found deleted before they were stored."""
@@ -130,25 +126,23 @@ class Persist:
         Returns when everything it took is stored and confirmed, or, with the store away,
         after `stop_grace_s`: what is left comes again at the next start.
         """
-        metrics.gauge(
-            "matchday_persist_lag_records",
-            "Offsets not stored yet, -1 while unknown",
-            lambda: float(-1 if self._lag is None else self._lag),
-        )
-        failures = 0
+        self._lag.publish()
+        failures, failed_s = 0, 0.0
         try:
             while not stop.is_set():
                 try:
                     self._step(stop)
-                    failures = 0
+                    if failures and self._clock.monotonic_s() >= failed_s + SERVED_S:
+                        failures = 0
                 except UnavailableError as error:
                     # Of the stream: its own link tells of it. The same call is made again.
                     if isinstance(error, FencedError):
                         emit(OwnershipLost(stage="persist", detail=str(error)))
                         self._protocol.refused()
-                    self._lag = None
+                    self._lag.forget()
                     failures += 1
                     self._clock.wait(stop, self._policy.pause_s(failures, self._rng))
+                    failed_s = self._clock.monotonic_s()
             self._finish(stop)
         finally:
             self._leave()
@@ -170,9 +164,14 @@ class Persist:
         is_full = self._policy.is_full(self._batch.records_count, self._batch.bytes_count)
         if self._batch and (is_due or is_full):
             self._flush(stop)
-        elif not records and not self._batch and self._protocol.do(()) is Do.CONFIRM:
-            self._confirm()
-        self._look_at_lag(consumer, is_idle=not records)
+        elif not records and not self._batch:
+            self._flush(stop, is_idle=True)
+        self._lag.look(
+            consumer,
+            self._protocol.positions,
+            is_idle=not records,
+            is_in_hand=bool(self._batch),
+        )
 
     def _joined(self) -> Consumer:
         if self._consumer is None:
@@ -185,13 +184,16 @@ class Persist:
             self._protocol.joined()
         return self._consumer
 
-    def _flush(self, stop: threading.Event) -> None:
-        """Write the batch in hand and confirm it, however long the store is away."""
+    def _flush(self, stop: threading.Event, *, is_idle: bool = False) -> None:
+        """Write the batch in hand and confirm it, however long the store is away.
+
+        Args:
+            stop: Set when there is little time left.
+            is_idle: Nothing comes: what is stored is confirmed now, lest it stay uncounted.
+        """
         failures = 0
         while (do := self._due()) not in (Do.READ, Do.JOIN):
-            # Bookmarks that are late cost work after a crash, no rows.
-            is_early = self._clock.monotonic_s() < self._confirmed_s + self._policy.confirm_every_s
-            if do is Do.CONFIRM and is_early and not stop.is_set():
+            if do in _MOVES_BOOKMARKS and not (is_idle or stop.is_set()) and self._is_early():
                 break
             try:
                 self._go_on(do)
@@ -210,6 +212,11 @@ class Persist:
         if self._consumer is not None:
             self._resume(self._consumer)
 
+    def _is_early(self) -> bool:
+        """Tell whether bookmarks may wait: late ones cost work after a crash, no rows."""
+        next_s = self._confirmed_s + self._policy.confirm_every_s
+        return not self._protocol.owes_letters and self._clock.monotonic_s() < next_s
+
     def _due(self) -> Do:
         return self._protocol.do(self._batch.partitions())
 
@@ -227,6 +234,9 @@ class Persist:
                 self._protocol.claimed(partition, claim)
         elif do is Do.WRITE:
             self._write()
+        elif do is Do.SETTLE:
+            self._store.settle()
+            self._protocol.folded()
         else:
             self._confirm()
 
@@ -311,7 +321,7 @@ class Persist:
         self._batch = Batch()
         self._letters = []
         self._is_paused = False
-        self._lag = None
+        self._lag.forget()
         self._protocol.left()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
@@ -319,16 +329,6 @@ class Persist:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close()
-
-    def _look_at_lag(self, consumer: Consumer, *, is_idle: bool) -> None:
-        now_s = self._clock.monotonic_s()
-        calm_s = LAG_IDLE_REFRESH_S if is_idle and self._lag == 0 else LAG_BUSY_REFRESH_S
-        refresh_s = LAG_REFRESH_S if self._is_lag_asked else calm_s
-        is_end_near = is_idle and self._lag != 0 and not self._batch
-        is_stale = is_end_near or now_s >= self._lag_seen_s + refresh_s
-        if self._protocol.positions and is_stale:
-            self._lag = self._protocol.positions.lag(consumer.ends())
-            self._lag_seen_s = now_s
 
     @property
     def _producer_name(self) -> str:

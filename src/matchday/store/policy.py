@@ -19,8 +19,9 @@ class PersistPolicy:
         batch_bytes_max: Bytes of record values per write at which it is full.
         batch_linger_s: Longest that a record waits for others after a write began, in
             seconds; how much of it is used is the rule of `linger`.
-        confirm_every_s: Least time between two confirmations of bookmarks alone, in seconds;
-            what was stored since the last one is looked up again after a crash.
+        confirm_every_s: Least time between two confirmations of bookmarks alone, in seconds,
+            and so between two settlings of the account, as long as records come; what was
+            stored since the last one is looked up again after a crash.
         retry_s: First pause after store or stream did not answer, in seconds; doubles, jittered.
         retry_s_max: Longest such pause.
         stop_grace_s: How long a stop tries to finish the batch in hand while the store does
@@ -31,7 +32,7 @@ class PersistPolicy:
     batch_records_max: int = 2000
     batch_bytes_max: int = 32 * 2**20
     batch_linger_s: float = 0.05
-    confirm_every_s: float = 0.5
+    confirm_every_s: float = 2.0
     retry_s: float = 0.1
     retry_s_max: float = 2.0
     stop_grace_s: float = 5.0
