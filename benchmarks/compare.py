@@ -5,7 +5,9 @@ and both (`whole`). Who takes part and with which settings is in `peers/`; what 
 is left out and named (`python benchmarks/peers/install.py` gets it). The servers are warmed up
 first (`warming`). Each system starts on fresh topics, a fresh broker and a fresh database, first
 handles `--warm-messages` that are not counted (a JVM needs that), at four times the paced rate,
-and then, as the same processes, the paced part and the part at full rate.
+and then, as the same processes, the paced part and the part at full rate. `--partitions` and
+`--linger-s` take several values each, separated by commas: every system is then taken with each
+pair of them, one after the other. The linger is ours and the peers' alike, of their fetches.
 
 CPU is user and system time of `/proc/PID/stat` per 100,000 messages. *programs* are the system's
 own processes, *together* is those and all servers, and *machine* is what `/proc/stat` says that
@@ -19,11 +21,13 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
-from harness import TICKS_PER_S, Publisher, Sampler, Servers
+from harness import TICKS_PER_S, Publisher, Sampler
 from hop2 import fill
 from peers.counting import Arrivals, through
 from peers.install import versions
@@ -48,8 +52,10 @@ from report import (
     progress,
     report,
 )
+from scaling import Cluster
 from warming import SECONDS, warm
 
+from matchday.config import load
 from servers.mosquitto import Mosquitto
 from servers.process import free_port
 
@@ -201,7 +207,9 @@ class Run:
         ]
 
 
-def run(servers: Servers, job: str, system: System, given: Namespace) -> list[Figure]:
+def run(
+    servers: Cluster, job: str, system: System, given: Namespace, *, linger_s: float
+) -> list[Figure]:
     """Take one system through a job; gives the paced figure, if any, and that at full rate."""
     directory = servers.fresh_directory()
     if job != KAFKA_TO_MONGO:
@@ -211,7 +219,16 @@ def run(servers: Servers, job: str, system: System, given: Namespace) -> list[Fi
         if job != KAFKA_TO_MONGO and MOSQUITTO in system.servers:
             broker = stack.enter_context(Mosquitto(directory, BROKER))
         port = broker.port if broker is not None else free_port()
-        place = Place(servers, broker, port, directory, f"run-{directory.name}", given.against)
+        place = Place(
+            servers=servers,
+            broker=broker,
+            port=port,
+            directory=directory,
+            database=f"run-{directory.name}",
+            checkout=given.against,
+            partitions=servers.partitions,
+            linger_s=linger_s,
+        )
         one = Run(stack, job, system, place)
         if job == KAFKA_TO_MONGO:
             one.drain(given.messages, warm=given.warm_messages)
@@ -241,24 +258,43 @@ def lineup(job: str, given: Namespace, *, round_number: int) -> list[System]:
     return found[::-1] if round_number % 2 else found
 
 
+def settings(given: Namespace, *, round_number: int) -> list[tuple[int, float]]:
+    """Give the pairs of partitions and linger of a round; odd rounds go the other way round."""
+    counts = [int(one) for one in given.partitions.split(",")]
+    lingers_s = [float(one) for one in given.linger_s.split(",")]
+    found = list(product(counts, lingers_s))
+    return found[::-1] if round_number % 2 else found
+
+
+def take(
+    servers: Cluster, job: str, given: Namespace, *, round_number: int
+) -> Iterator[list[Figure]]:
+    """Take every system of a round with every pair of settings; gives the figures of each."""
+    pairs = settings(given, round_number=round_number)
+    for servers.partitions, linger_s in pairs:
+        of = f", {servers.partitions} partitions, {1000 * linger_s:g} ms" if len(pairs) > 1 else ""
+        if job == KAFKA_TO_MONGO:
+            servers.reset_topics()
+            progress(f"{job}, round {round_number + 1}: filling the stream")
+            fill(servers, given.messages + given.warm_messages)
+        for system in lineup(job, given, round_number=round_number):
+            progress(f"{job}, round {round_number + 1}: {system.name}{of}")
+            taken = run(servers, job, system, given, linger_s=linger_s)
+            yield [replace(one, system=f"{one.system}{of}") for one in taken]
+
+
 def compare(job: str, given: Namespace) -> dict[str, list[Figure]]:
     """Take all rounds of one job; gives its parts."""
     full: list[Figure] = []
     paced: list[Figure] = []
-    with Servers(mongo=job != MQTT_TO_KAFKA) as servers:
+    with Cluster(mongo=job != MQTT_TO_KAFKA) as servers:
         progress(f"{job}: warming the servers up")
         warm(servers, given.warm_seconds)
         for number in range(given.rounds):
-            if job == KAFKA_TO_MONGO:
-                servers.reset_topics()
-                progress(f"{job}, round {number + 1}: filling the stream")
-                fill(servers, given.messages + given.warm_messages)
-            for system in lineup(job, given, round_number=number):
-                progress(f"{job}, round {number + 1}: {system.name}")
-                taken = run(servers, job, system, given)
+            for taken in take(servers, job, given, round_number=number):
                 for one in taken:
                     told = ", ".join(f"{name} {value:.2f}" for name, value in one.row().items())
-                    progress(f"{system.name}: {told}")
+                    progress(f"{one.system}: {told}")
                 paced += taken[:-1]
                 full += taken[-1:]
     titles = {MQTT_TO_KAFKA: "MQTT -> Kafka", KAFKA_TO_MONGO: "Kafka -> MongoDB"}
@@ -276,6 +312,7 @@ def absent(jobs: list[str]) -> dict[str, str]:
 
 def main() -> None:
     """Take the figures and print them."""
+    ours = load().settings
     given = arguments(
         __doc__,
         messages=200_000,
@@ -285,6 +322,8 @@ def main() -> None:
         paced_messages=40_000,
         only=",".join(LINEUP),
         systems="",
+        partitions=str(ours.stream.partitions),
+        linger_s=str(ours.persist.batch_linger_s),
     )
     jobs = [job for job in LINEUP if job in given.only.split(",")]
     machine_is = {**machine(), "peers": versions()}

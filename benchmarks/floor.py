@@ -273,7 +273,7 @@ def main() -> None:
         paced_rate=2000,
         paced_messages=40_000,
         tick_ms=25,
-        linger_ms=150,
+        linger_ms=200,
         warm_seconds=SECONDS,
     )
     machine_is = machine()

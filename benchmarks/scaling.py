@@ -28,7 +28,7 @@ from report import Figure, Sample, figure, machine, progress, report
 from warming import SECONDS, warm
 
 from matchday.clock import SystemClock
-from matchday.domain.topics import Topic
+from matchday.domain.topics import PLANS, Topic
 from matchday.observe.logs import configure
 from matchday.store.mongo import MongoStore
 from matchday.stream.kafka import KafkaStream
@@ -68,7 +68,7 @@ PACED: Final = (
 class Cluster(Servers):
     """Servers whose readings lie in another number of partitions."""
 
-    partitions = 4
+    partitions = PLANS[Topic.ANALYTICS].partitions
 
     def stream(self) -> KafkaStream:
         """Open the product's stream with that many partitions."""

@@ -2,8 +2,8 @@
 
 Owns its settings and how it is started. They are those of a careful installation: values
 as text, parsed once by the sink; unordered inserts of what one poll gave; majority and journal;
-committed records only; a fetch that waits up to 100 ms for more, as `persist.batch_linger_s`
-does, since with its defaults it makes many small requests, which cost all servers more.
+committed records only; a fetch that waits for more as long as `persist.batch_linger_s` does in
+the same run, since with its defaults it makes many small requests, which cost all servers more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from servers.process import ServerProcess, free_port
 
 HEAP_MB: Final = 512
 SINK: Final = "sensors-sink"
-FETCH_WAIT_MS: Final = 100
 FETCH_BYTES: Final = 200_000
 
 _WORKER: Final = """
@@ -64,6 +63,7 @@ def kafka_to_mongo(
     database: str,
     time_field: str,
     meta_field: str,
+    fetch_wait_ms: int,
     is_time_series: bool = True,
 ) -> ServerProcess:
     """Make a worker with one sink; it is started when the sink's task runs.
@@ -76,6 +76,7 @@ def kafka_to_mongo(
         database: To store into, the collection `sensors`.
         time_field: Of the record; ISO 8601 with milliseconds, or epoch milliseconds.
         meta_field: Of the record: what tells series apart.
+        fetch_wait_ms: Longest that a fetch waits for more.
         is_time_series: Else into a regular collection, with every record as it is.
     """
     port = free_port()
@@ -86,7 +87,7 @@ def kafka_to_mongo(
             port=port,
             directory=directory,
             fetch_bytes=FETCH_BYTES,
-            fetch_wait_ms=FETCH_WAIT_MS,
+            fetch_wait_ms=fetch_wait_ms,
         ),
         encoding="utf-8",
     )

@@ -58,6 +58,8 @@ class Place:
         directory: For settings and logs.
         database: Of this run.
         checkout: The other checkout, where one takes part.
+        partitions: Of the topics of readings and findings.
+        linger_s: Longest that a store's writer waits for more: ours, and peers alike.
     """
 
     servers: Servers
@@ -66,6 +68,13 @@ class Place:
     directory: Path
     database: str
     checkout: Path | None
+    partitions: int
+    linger_s: float
+
+    @property
+    def fetch_wait_ms(self) -> int:
+        """Give how long a peer's fetch waits for more."""
+        return round(1000 * self.linger_s)
 
     @property
     def url(self) -> str:
@@ -119,6 +128,8 @@ def _ours(
         settings = {
             "MATCHDAY_DATA_DIR": str(place.directory / DATA),
             "MATCHDAY_MQTT__PORT": str(place.port),
+            "MATCHDAY_STREAM__PARTITIONS": str(place.partitions),
+            "MATCHDAY_PERSIST__BATCH_LINGER_S": str(place.linger_s),
         }
         if KAFKA in servers:
             settings["MATCHDAY_STREAM__URL"] = place.servers.kafka.url
@@ -185,6 +196,7 @@ def _telegraf_persist(layout: str) -> Callable[[ExitStack, Place], dict[str, int
             url=place.url,
             database=place.database,
             layout=layout,
+            fetch_wait_ms=place.fetch_wait_ms,
         )
         return {"persist": stack.enter_context(running(one))}
 
@@ -209,6 +221,7 @@ def _connect(
             database=place.database,
             time_field=time_field,
             meta_field=meta_field,
+            fetch_wait_ms=place.fetch_wait_ms,
             is_time_series=not index,
         )
         return {"persist": stack.enter_context(running(one))}

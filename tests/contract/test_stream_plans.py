@@ -90,10 +90,14 @@ def test_slot_that_is_lacking_is_added_and_one_too_many_is_left(opened: Opener) 
     assert partition_count(fewer, SLOTS) == 3
 
 
-def test_other_number_of_partitions_than_wanted_is_refused_with_both(opened: Opener) -> None:
+def test_other_number_of_partitions_is_refused_and_says_what_to_set(opened: Opener) -> None:
     opened({ANALYTICS: 2}, {}).prepare()
-    with pytest.raises(ConfigError, match=r"analytics: partitions is 2, expected 5"):
+    with pytest.raises(ConfigError, match=r"analytics: partitions is 2, expected 5") as refusal:
         opened({ANALYTICS: 5}, {}).prepare()
+    assert "set stream.partitions = 2" in str(refusal.value)
+    as_said = opened({ANALYTICS: 2}, {})
+    as_said.prepare()
+    assert as_said.check() == []
 
 
 def test_kafka_refuses_other_retention_than_wanted_with_both(kafka: Kafka) -> None:

@@ -93,7 +93,7 @@ def test_password_changed_in_the_accounts_is_changed_in_the_store(ground: Secure
     [
         ("MATCHDAY_SETUP__REPLICA_SET", "other", ("'rs0'", "'other'")),
         ("MATCHDAY_SETUP__MEMBER", "elsewhere:27017", ("127.0.0.1", "elsewhere:27017")),
-        ("MATCHDAY_STREAM__PARTITIONS", "6", ("analytics: partitions is 4", "6")),
+        ("MATCHDAY_STREAM__PARTITIONS", "6", ("partitions is 4", "6", "stream.partitions = 4")),
         ("MATCHDAY_STREAM__RETENTION_DAYS", "9", ("analytics: retention.ms is", "777600000")),
     ],
 )

@@ -14,7 +14,7 @@ pytest.importorskip("pymongo")
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import peers.lineup
-from compare import absent, behind_ms, lineup, whole_figure
+from compare import absent, behind_ms, lineup, settings, whole_figure
 from report import Sample
 
 
@@ -37,6 +37,13 @@ def test_odd_rounds_go_the_other_way_round(monkeypatch):
     monkeypatch.setattr(peers.lineup, "missing", dict)
     names = [[one.name for one in lineup("hop2", given(), round_number=n)] for n in (0, 1)]
     assert names[0] == names[1][::-1]
+
+
+def test_every_pair_of_partitions_and_linger_is_taken_and_odd_rounds_go_the_other_way():
+    asked = given(partitions="1,2", linger_s="0.15, 0.2")
+    pairs = settings(asked, round_number=0)
+    assert pairs == [(1, 0.15), (1, 0.2), (2, 0.15), (2, 0.2)]
+    assert settings(asked, round_number=1) == pairs[::-1]
 
 
 def test_together_is_programs_and_servers_and_the_machine_is_less_the_load():

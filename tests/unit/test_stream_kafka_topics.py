@@ -56,8 +56,16 @@ def test_topic_takes_its_largest_record_with_what_the_broker_adds() -> None:
 @pytest.mark.parametrize("count", [PLAN.partitions - 1, PLAN.partitions + 1])
 def test_other_number_of_partitions_is_wrong(count: int) -> None:
     assert wrong(replace(GOOD, partitions=count)) == [
-        f"topic analytics: partitions is {count}, expected {PLAN.partitions}"
+        f"topic analytics: partitions is {count}, expected {PLAN.partitions}: a topic keeps what "
+        f"it was made with, so set stream.partitions = {count}"
     ]
+
+
+def test_number_of_partitions_that_is_no_setting_is_wrong_without_advice() -> None:
+    plan = PLANS[Topic.LEDGER]
+    facts = replace(GOOD, name="ledger", partitions=3)
+    (sentence, *_) = wrong_settings(plan, facts)
+    assert sentence == "topic ledger: partitions is 3, expected 1"
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,9 @@ def _config_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"reading configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"reading configuration {path}: {error}") from error
 
 
@@ -143,7 +145,9 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
             try:
                 value = Path(text).read_text(encoding="utf-8").strip()
             except OSError as error:
-                raise ConfigError(f"reading secret file of {variable}: {error}") from error
+                raise ConfigError(
+                    f"reading secret file of {variable}: {text}: {error.strerror}"
+                ) from error
             except UnicodeDecodeError:
                 # The library's sentence, and what caused it, would show what is secret.
                 raise ConfigError(
@@ -272,7 +276,11 @@ def _sentence(error: Exception) -> str:
 
 def _bound(rules: Sequence[Meta]) -> str:
     found = ((getattr(rule, name), sign) for rule in rules for name, sign in _SIGNS)
-    return ", ".join(f"{sign} {bound:g}" for bound, sign in found if bound is not None)
+    return ", ".join(
+        f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
+        for bound, sign in found
+        if bound is not None
+    )
 
 
 def _masked(secret: Secret) -> str:

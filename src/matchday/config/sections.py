@@ -161,7 +161,7 @@ class PersistSettings(Section, frozen=True, kw_only=True):
     ] = 8000
     batch_linger_s: Annotated[
         float, Meta(ge=0, le=5, description="longest wait for a fuller batch; less at low rates")
-    ] = 0.15
+    ] = 0.2
 
 
 class AnalysisSettings(Section, frozen=True, kw_only=True):

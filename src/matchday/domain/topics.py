@@ -107,6 +107,9 @@ PLANS: dict[Topic, TopicPlan] = {
     )
 }
 
+SIZED = frozenset({Topic.ANALYTICS, Topic.RESULTS})
+"""Topics of which an installation says how many partitions they have: `stream.partitions`."""
+
 
 def planned(
     *,
@@ -123,6 +126,30 @@ def planned(
         )
         for topic, plan in PLANS.items()
     }
+
+
+def wrong_partitions(plan: TopicPlan, count: int, *, name: str) -> str | None:
+    """Say what is wrong with how many partitions a topic has; None where nothing is.
+
+    More are as wrong as fewer: the place of a key depends on their number, so a topic that grew
+    has the history of a key in two places. Only the slots' topic may have more, as it holds
+    nothing. Where a setting gives the number, the sentence says what to set.
+
+    Args:
+        plan: What is wanted.
+        count: How many it has.
+        name: What it is called in the stream.
+    """
+    if plan.topic is Topic.SLOTS:
+        if count >= plan.partitions:
+            return None
+        return f"topic {name}: partitions is {count}, expected at least {plan.partitions}"
+    if count == plan.partitions:
+        return None
+    wrong = f"topic {name}: partitions is {count}, expected {plan.partitions}"
+    if plan.topic not in SIZED:
+        return wrong
+    return f"{wrong}: a topic keeps what it was made with, so set stream.partitions = {count}"
 
 
 NATIVE_ROOT = "matchday"

@@ -14,7 +14,7 @@ from sqlite3 import Connection
 from typing import Final
 
 from matchday.clock import Clock
-from matchday.domain.topics import Topic, planned
+from matchday.domain.topics import Topic, planned, wrong_partitions
 from matchday.errors import ConfigError, FencedError, UnavailableError
 from matchday.ports import (
     Assignee,
@@ -83,6 +83,7 @@ class EmbeddedStream(Stream):
         """Create missing topics and slots, then check all; see the port."""
 
         def create(connection: Connection) -> None:
+            """Create the topics and slots that are missing, in one transaction."""
             present = tables.topic_identities(connection)
             for topic, plan in self._plans.items():
                 if topic not in present:
@@ -101,11 +102,10 @@ class EmbeddedStream(Stream):
         wrong = []
         for topic, plan in self._plans.items():
             count = sum(place.topic == topic for place in present)
-            is_enough = topic is Topic.SLOTS and count > plan.partitions
             if count == 0:
                 wrong.append(f"topic {topic} does not exist")
-            elif count != plan.partitions and not is_enough:
-                wrong.append(f"topic {topic}: partitions is {count}, expected {plan.partitions}")
+            elif (sentence := wrong_partitions(plan, count, name=topic)) is not None:
+                wrong.append(sentence)
         return wrong
 
     def risks(self) -> list[str]:
@@ -258,6 +258,7 @@ class EmbeddedProducer(Producer):
             return
 
         def append(connection: Connection) -> None:
+            """Append and move bookmarks, if no newer epoch has begun."""
             newest = tables.current_epoch(connection, self._owner)
             if newest != self._epoch:
                 raise FencedError(
@@ -335,6 +336,7 @@ def _starts(
     held = tables.spans(connection)
 
     def begin(place: Partition, row: int) -> int:
+        """Give where to begin in one partition; it may be outside of what is kept."""
         span = held[row]
         if start.offsets is not None:
             return start.offsets.get(place, span.first)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
-from matchday.domain.topics import Topic, TopicPlan
+from matchday.domain.topics import TopicPlan, wrong_partitions
 from matchday.stream.kafka_client import Cluster
 from matchday.stream.kafka_errors import RIGHT_LACKING, kafka_error
 from matchday.stream.kafka_records import BOOKMARK_BYTES_MAX, OVERHEAD_BYTES
@@ -81,11 +81,9 @@ def wrong_settings(
 ) -> list[str]:
     """Give what stops the stages from working as promised, one sentence each.
 
-    Partitions must be as many as planned, no more either: the key's place depends on their
-    number, so that a topic that grew has the history of a key in two places. Only the slots'
-    topic may have more, as it holds nothing. Larger records harm nobody, nor does longer
-    retention, except where the operator has said how long (`is_retention_exact`): a setting
-    that changes nothing would be worse than a refusal.
+    Partitions must be as many as planned, see `wrong_partitions`. Larger records harm nobody,
+    nor does longer retention, except where the operator has said how long
+    (`is_retention_exact`): a setting that changes nothing would be worse than a refusal.
     """
     have = facts.settings
     found: list[str] = []
@@ -93,11 +91,8 @@ def wrong_settings(
     def tell(setting: str, actual: object, wanted: object) -> None:
         found.append(f"topic {facts.name}: {setting} is {actual}, expected {wanted}")
 
-    if plan.topic is Topic.SLOTS:
-        if facts.partitions < plan.partitions:
-            tell("partitions", facts.partitions, f"at least {plan.partitions}")
-    elif facts.partitions != plan.partitions:
-        tell("partitions", facts.partitions, plan.partitions)
+    if (count := wrong_partitions(plan, facts.partitions, name=facts.name)) is not None:
+        found.append(count)
     for setting, wanted in planned_settings(plan, brokers=1).items():
         actual = have.get(setting, "")
         if setting == "max.message.bytes":
