@@ -21,15 +21,24 @@ from analysis_scenario import PLAN, records_of
 from flow.analysis_child import END
 from matchday.analysis.pipeline import PartitionAnalysis
 from matchday.analysis.shares import Shares
-from matchday.analysis.worker import GROUP, Analysis, WorkerPolicy
-from matchday.clock import SystemClock
+from matchday.analysis.worker import BACKOFF_S_MAX, GROUP, SERVED_S, Analysis, WorkerPolicy
+from matchday.clock import ManualClock, SystemClock
 from matchday.domain.account import decode_ledger
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Scalar
 from matchday.domain.topics import Topic
 from matchday.domain.wire import decode_findings, encode_finding, encode_reading
 from matchday.errors import ConfigError
-from matchday.ports import Bookmark, Partition, Record, Start, Stream, StreamRecord
+from matchday.ports import (
+    Assignee,
+    Bookmark,
+    Consumer,
+    Partition,
+    Record,
+    Start,
+    Stream,
+    StreamRecord,
+)
 from matchday.stream.embedded import EmbeddedStream
 
 DEADLINE_S = 60.0
@@ -195,6 +204,81 @@ def test_fenced_worker_joins_again_and_repeats_nothing(stream: Stream) -> None:
     worker.end()
     readings = read_all(stream, Topic.ANALYTICS)
     assert sorted(one.value for one in read_all(stream, Topic.RESULTS)) == expected(readings)
+
+
+class Throwing(EmbeddedStream):
+    """Takes the name of whoever joins away again, so that its first commit is refused."""
+
+    joined = 0
+    is_throwing = True
+
+    def consumer(self, group: str, topics: Sequence[Topic], assignee: Assignee) -> Consumer:
+        self.joined += 1
+        consumer = super().consumer(group, topics, assignee)
+        if self.is_throwing:
+            self.producer("analysis").close()
+        return consumer
+
+
+class Pauses(ManualClock):
+    """A clock that keeps the pauses it was asked for, and does something after some of them."""
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        super().__init__()
+        self.pauses_s: list[float] = []
+        self._act = act
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        self.pauses_s.append(timeout_s)
+        self._act(len(self.pauses_s))
+        return super().wait(event, timeout_s)
+
+
+def test_worker_that_is_thrown_out_as_soon_as_it_joins_comes_back_ever_less_often(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path, seed=1, count=50)
+    stream, stop = Throwing(tmp_path, clock=CLOCK), threading.Event()
+    clock = Pauses(lambda count: stop.set() if count == 8 else None)
+    policy = WorkerPolicy(poll_s=0.02, bookmark_every_s=0.0)
+    Analysis(
+        stream, plan=PLAN, clock=clock, rng=random.Random(1), policy=policy, owner="analysis"
+    ).run(stop)
+    stream.close()
+    assert stream.joined == 8
+    assert max(clock.pauses_s[:1]) <= 0.2
+    assert min(clock.pauses_s[5:]) >= BACKOFF_S_MAX / 2
+    assert max(clock.pauses_s) <= BACKOFF_S_MAX
+
+
+def test_worker_that_has_served_for_a_while_comes_back_at_once(tmp_path: Path) -> None:
+    fill(tmp_path, seed=1, count=50)
+    stream, stop = Throwing(tmp_path, clock=CLOCK), threading.Event()
+
+    def act(count: int) -> None:
+        if count == 6:
+            stream.is_throwing = False
+        elif count == 7:
+            stop.set()
+
+    clock = Pauses(act)
+    policy = WorkerPolicy(poll_s=0.02, bookmark_every_s=0.0)
+    analysis = Analysis(
+        stream, plan=PLAN, clock=clock, rng=random.Random(1), policy=policy, owner="analysis"
+    )
+    thread = threading.Thread(target=analysis.run, args=(stop,), name="worker")
+    thread.start()
+    wait_until(lambda: analysis.state == "running" and not stream.is_throwing, "it serves")
+    clock.advance(SERVED_S)
+    # It has to look at the clock before it is thrown out.
+    wait_until(lambda: not analysis._attempt, "it counts anew")
+    stream.producer("analysis").close()
+    producer = stream.producer("test")
+    producer.commit({Topic.ANALYTICS: end_marker(b"g")})
+    thread.join(DEADLINE_S)
+    stream.close()
+    assert clock.pauses_s[5] >= BACKOFF_S_MAX / 2
+    assert clock.pauses_s[6] <= 0.2
 
 
 def test_late_readings_are_counted_once_in_the_ledger(stream: Stream) -> None:

@@ -17,6 +17,13 @@ from matchday.analysis.plan import Plan
 from matchday.domain.finding import Finding
 from matchday.ports import StreamRecord
 
+SEEDS = st.integers(0, 2**32)
+
+
+def restarts(below: int, *, count_max: int) -> st.SearchStrategy[list[int]]:
+    """Give offsets below a bound, at which a run is cut off."""
+    return st.lists(st.integers(1, below - 1), min_size=1, max_size=count_max, unique=True)
+
 
 def uninterrupted(records: list[StreamRecord], *, plan: Plan = PLAN) -> list[Finding]:
     return PartitionAnalysis(plan).consume(records)
@@ -39,10 +46,7 @@ def with_restarts(
 
 
 @settings(max_examples=10, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    cuts=st.lists(st.integers(1, 1399), min_size=1, max_size=12, unique=True),
-)
+@given(seed=SEEDS, cuts=restarts(1400, count_max=12))
 # A path that, after a silence, began with readings the uninterrupted run had found late.
 @example(seed=5329851, cuts=[175, 1, 496])
 def test_restarts_at_any_points_give_the_findings_of_no_restart(seed: int, cuts: list[int]) -> None:
@@ -59,7 +63,7 @@ def test_a_restart_after_every_few_records_changes_nothing(seed: int) -> None:
 
 
 @settings(max_examples=6, deadline=None)
-@given(seed=st.integers(0, 2**32), batch=st.integers(1, 500))
+@given(seed=SEEDS, batch=st.integers(1, 500))
 def test_findings_do_not_depend_on_how_records_are_batched(seed: int, batch: int) -> None:
     records = records_of(seed, 1000)
     analysis = PartitionAnalysis(PLAN)
@@ -72,7 +76,7 @@ def test_findings_do_not_depend_on_how_records_are_batched(seed: int, batch: int
 
 
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 2**32))
+@given(seed=SEEDS)
 def test_no_finding_is_made_twice(seed: int) -> None:
     findings = uninterrupted(records_of(seed, 1500, is_steady=True))
     identities = [
@@ -83,8 +87,9 @@ def test_no_finding_is_made_twice(seed: int) -> None:
     assert len(identities) == len(set(identities))
 
 
-def with_jumping_clock(records: list[StreamRecord], rng: random.Random) -> list[StreamRecord]:
-    """Let the clock of the stream be wrong by far for some stretches."""
+def with_jumping_clock(seed: int) -> list[StreamRecord]:
+    """Give 900 records of a stream whose clock is wrong by far for some stretches."""
+    records, rng = records_of(seed, 900), random.Random(seed)
     jumps = {rng.randrange(len(records)): rng.choice((0, 0, 30_000, 100_000)) for _ in range(8)}
     jumped, off_ms = [], 0
     for place, record in enumerate(records):
@@ -94,31 +99,23 @@ def with_jumping_clock(records: list[StreamRecord], rng: random.Random) -> list[
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    cuts=st.lists(st.integers(1, 899), min_size=1, max_size=8, unique=True),
-    forget_records=st.integers(1, 60),
-)
+@given(seed=SEEDS, cuts=restarts(900, count_max=8), forget_records=st.integers(1, 60))
 # The run without a restart forgot a silent camera at a look that the other did not take.
 def test_silent_track_is_forgotten_at_the_same_record_whoever_reads(
     seed: int, cuts: list[int], forget_records: int
 ) -> None:
-    records = with_jumping_clock(records_of(seed, 900), random.Random(seed))
+    records = with_jumping_clock(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "FORGET_RECORDS", forget_records)
         assert with_restarts(records, sorted(cuts)) == uninterrupted(records)
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    cuts=st.lists(st.integers(1, 899), min_size=1, max_size=8, unique=True),
-    rest_records=st.integers(1, 200),
-)
+@given(seed=SEEDS, cuts=restarts(900, count_max=8), rest_records=st.integers(1, 200))
 def test_what_is_at_rest_is_forgotten_at_the_same_record_whoever_reads(
     seed: int, cuts: list[int], rest_records: int
 ) -> None:
-    records = with_jumping_clock(records_of(seed, 900), random.Random(seed))
+    records = with_jumping_clock(seed)
     policy = dataclasses.replace(PLAN.policy, rest_records_max=rest_records, forget_s=60.0)
     plan = dataclasses.replace(PLAN, policy=policy)
     whole = uninterrupted(records, plan=plan)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import random
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,8 @@ from matchday.analysis.forecast.baseline import DAY_MS, season_of
 from matchday.analysis.forecast.seasonal import SeasonalForecast
 from matchday.analysis.policy import AnalysisPolicy
 from matchday.domain.finding import Finding
-from matchday.domain.reading import Count, Scalar
+from matchday.domain.reading import Count, Reading, Scalar
+from matchday.sensors.footfall import QUANTITY, UNIT
 
 FOOTFALL = Path(__file__).parents[2] / "examples/recordings/footfall-melbourne.csv.gz"
 HOUR_MS = 3_600_000
@@ -50,14 +52,24 @@ def scale_of(hours: dict[int, float]) -> float:
     )
 
 
-def forecasts(hours: dict[int, float]) -> dict[int, Finding]:
+def as_counted(hour: int, value: float) -> Reading:
+    return Count(source="s", t_ms=hour * HOUR_MS, zone="s", entered=value)
+
+
+def as_replayed(hour: int, value: float) -> Reading:
+    """Give the reading that the replay of the recording publishes."""
+    return Scalar(source="s", t_ms=hour * HOUR_MS, quantity=QUANTITY, value=value, unit=UNIT)
+
+
+def forecasts(
+    hours: dict[int, float], reading_of: Callable[[int, float], Reading] = as_counted
+) -> dict[int, Finding]:
     """Forecast every hour of the test with two seasons of warm-up, as a stream would."""
     analyser = SeasonalForecast(AnalysisPolicy())
     made = {}
     begin, end = TEST_START - 3 * WEEK, TEST_START + TEST_HOURS
     for offset, hour in enumerate(hour for hour in sorted(hours) if begin <= hour < end):
-        reading = Count(source="s", t_ms=hour * HOUR_MS, zone="s", entered=hours[hour])
-        for finding in analyser.feed(reading, offset=offset, stream_ms=0):
+        for finding in analyser.feed(reading_of(hour, hours[hour]), offset=offset, stream_ms=0):
             if hour >= TEST_START:
                 made[hour] = finding
     return made
@@ -115,6 +127,13 @@ def test_no_count_is_forecast_below_zero() -> None:
     for hours in footfall().values():
         for one in forecasts(hours).values():
             assert 0 <= one.values["yhat_lower"] <= one.values["yhat"] <= one.values["yhat_upper"]
+
+
+def test_footfall_as_it_is_replayed_has_the_forecasts_of_counts() -> None:
+    # As plain numbers they went below zero, by thousands of people an hour.
+    hours = footfall()["7"]
+    counted, replayed = forecasts(hours), forecasts(hours, as_replayed)
+    assert [one.values for one in replayed.values()] == [one.values for one in counted.values()]
 
 
 def test_longest_season_that_fits_the_bound_is_used() -> None:

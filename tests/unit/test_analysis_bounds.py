@@ -117,6 +117,56 @@ def test_windows_of_sources_at_rest_hold_a_restart_back_by_a_bounded_number_of_r
     assert 1_000 < max(lags) <= window + silence + closing_late
 
 
+def lags_of_a_stream_with_silent_series(*, step_ms: int) -> list[int]:
+    """Give how far the baseline holds a restart back, in a stream of one record every `step_ms`."""
+    baseline = SeasonalForecast(AnalysisPolicy(rest_records_max=1_000, rewind_records_max=5_000))
+    lags = []
+    for offset in range(20_000):
+        # Now and then a source speaks once and never again.
+        source = f"once-{offset}" if offset % 2_500 == 7 else "steady"
+        t_ms = T_MS + offset * step_ms
+        baseline.feed(reading(source, t_ms), offset=offset, stream_ms=t_ms)
+        if offset % 100 == 0:
+            lags.append(offset - baseline.rewind(offset, stream_ms=t_ms))
+    return lags
+
+
+def test_silent_series_of_a_fast_stream_do_not_hold_a_restart_back_for_long() -> None:
+    assert 900 < max(lags_of_a_stream_with_silent_series(step_ms=1)) <= 1_100
+
+
+def test_silent_series_is_kept_where_a_season_and_a_half_is_within_reach() -> None:
+    least_s = 1.5 * 86_400
+    assert max(lags_of_a_stream_with_silent_series(step_ms=round(least_s / 5) + 100)) > 4_000
+    assert max(lags_of_a_stream_with_silent_series(step_ms=round(least_s / 5) - 100)) <= 1_100
+
+
+def test_series_at_rest_are_the_same_for_one_who_began_to_read_later() -> None:
+    rng = random.Random(6)
+    policy = AnalysisPolicy(rest_records_max=60)
+    sources = [f"source-{int(rng.paretovariate(0.7)) % 60}" for _ in range(1_500)]
+    # Clocks that leap to and fro: not all that is heard is learnt, and not the same by everybody.
+    records = [
+        reading(source, T_MS + offset + rng.choice((0, 0, 50, 900)))
+        for offset, source in enumerate(sources)
+    ]
+    whole = SeasonalForecast(policy)
+    others: list[SeasonalForecast] = []
+    for offset, one in enumerate(records):
+        for analyser in (whole, *others):
+            analyser.feed(one, offset=offset, stream_ms=T_MS + offset)
+        if offset % 50 == 49:
+            begin = whole.rewind(offset + 1, stream_ms=T_MS + offset)
+            later = SeasonalForecast(policy)
+            for before in range(begin, offset + 1):
+                later.feed(records[before], offset=before, stream_ms=T_MS + before)
+            others.append(later)
+    known = {status.subject for status in whole.statuses()}
+    assert 1 < len(known) < len(set(sources))
+    for later in others:
+        assert later.statuses() == whole.statuses()
+
+
 def test_looking_for_the_rewind_offset_does_not_look_at_every_series() -> None:
     count = 20_000
     baseline = SeasonalForecast(AnalysisPolicy())

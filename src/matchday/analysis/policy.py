@@ -38,7 +38,8 @@ class AnalysisPolicy:
         rewind_records_max: The baseline forgets readings more than this many records back,
             which bounds how much a restart must read again.
         rest_records_max: A track silent for `idle_s` and this many records is forgotten, though
-            `forget_s` is not over: a restart would have to read them all again.
+            `forget_s` is not over: a restart would have to read them all again. So is a
+            series, where records come too fast for any forecast of it.
         gap_s: A player unseen for longer than this starts a new path; no distance across.
         min_step_s: Samples of one player that follow closer than this are skipped.
         filter_half_width_s: Half the width of the speed filter; 0.28 s is 15 samples at
@@ -71,7 +72,7 @@ class AnalysisPolicy:
     sprint_kmh: float = 25.2
     ball_ids: tuple[str, ...] = ("ball",)
     pitch_margin_m: float = 5.0
-    count_units: tuple[str, ...] = ("persons", "people", "count")
+    count_units: tuple[str, ...] = ("persons", "people", "count", "1/h")
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -41,7 +41,8 @@ FORGET_RECORDS = 1_000
 kept in a partition."""
 
 _NO_TIME_MS = -(1 << 62)
-_REST_BLOCKS = 10
+REST_BLOCKS = 10
+"""What is at rest is looked for where so large a part of `rest_records_max` offsets ends."""
 
 
 class Closed(NamedTuple, Generic[A]):
@@ -110,7 +111,7 @@ class Windows(Generic[A]):
         self._lateness_ms = lateness_ms
         self._idle_ms = idle_ms
         self._forget_ms = forget_ms
-        self._block_records = max(-(-rest_records // _REST_BLOCKS), 1)
+        self._block_records = max(-(-rest_records // REST_BLOCKS), 1)
         self._block = 0
         self._is_block_new = False
         self._make = make
@@ -252,7 +253,7 @@ class Windows(Generic[A]):
         closed: list[Closed[A]] = []
         forgotten: list[Track] = []
         self.deadline_ms = self._ripe_ms = self._ripe_count = NEVER_MS
-        rest_block = self._block - _REST_BLOCKS if self._is_block_new else -1
+        rest_block = self._block - REST_BLOCKS if self._is_block_new else -1
         self._is_block_new = False
         for lane in self._lanes.values():
             quiet_ms = max(lane.seen_ms, self._end_of(lane.high_ms))

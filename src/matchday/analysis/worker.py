@@ -35,6 +35,8 @@ from matchday.protocols.ownership import Event, illegal
 
 GROUP = "matchday-analysis"
 BACKOFF_S_MAX = 2.0
+SERVED_S = 10.0
+"""Who was a member for so long may be thrown out and come back at once; who was not, backs off."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Analysis:
         self._policy = policy or WorkerPolicy()
         self._owner = owner or f"{GROUP}-{uuid.uuid4().hex}"
         self._shares: Shares | None = None
+        self._attempt = 0
         self.state = "waiting for the stream"
 
     def run(self, stop: threading.Event) -> None:
@@ -97,7 +100,6 @@ class Analysis:
         Raises:
             ConfigError: The stream holds what this version cannot go on from.
         """
-        attempt = 0
         try:
             while not stop.is_set():
                 try:
@@ -105,17 +107,14 @@ class Analysis:
                         self._stream, self._owner, self._plan, self._policy, self._clock
                     )
                 except UnavailableError as error:
-                    attempt += 1
-                    self._pause(error, attempt, stop)
+                    self._pause(error, stop)
                     continue
                 self._shares = member.shares
                 try:
-                    attempt = 0
                     self._serve(member, stop)
                 except UnavailableError as error:
                     member.abandon()
-                    attempt += 1
-                    self._pause(error, attempt, stop)
+                    self._pause(error, stop)
                 except BaseException:
                     member.abandon()
                     raise
@@ -136,6 +135,7 @@ class Analysis:
     def _serve(self, member: _Member, stop: threading.Event) -> None:
         """Work as one member of the group until asked to stop or until it is none."""
         is_reached = True
+        served_s = self._clock.monotonic_s() + SERVED_S
         while not stop.is_set():
             try:
                 records = member.poll()
@@ -154,17 +154,21 @@ class Analysis:
             self.state = "running"
             member.shares.take(records)
             member.commit_if_due()
+            if self._attempt and self._clock.monotonic_s() >= served_s:
+                self._attempt = 0
         member.commit()
         member.close()
 
-    def _pause(self, error: UnavailableError, attempt: int, stop: threading.Event) -> None:
+    def _pause(self, error: UnavailableError, stop: threading.Event) -> None:
+        """Wait before joining again: exponential, capped, jittered."""
+        self._attempt += 1
         self.state = f"waiting for the stream: {error}"
         if isinstance(error, FencedError):
             events.emit(events.OwnershipLost("analysis", str(error)))
-        elif attempt == 1:
+        elif self._attempt == 1:
             events.emit(events.LinkLost("stream", str(error)))
-        delay_s = min(BACKOFF_S_MAX, 0.1 * 2 ** min(attempt, 8)) * self._rng.uniform(0.5, 1.0)
-        self._clock.wait(stop, delay_s)
+        longest_s = min(BACKOFF_S_MAX, 0.1 * 2 ** min(self._attempt, 8))
+        self._clock.wait(stop, longest_s * self._rng.uniform(0.5, 1.0))
 
 
 class _Member:

@@ -7,6 +7,12 @@ silence, and when its clock jumps back by more than a day (a replay that began a
 Series are kept in the order in which they were last heard of. Beyond `baseline_series_max` the one
 silent for longest is forgotten: a series is, whenever so many others were heard of after it, which
 whoever has read its last reading finds out as well.
+
+A series that falls silent where the stream is fast would have a restart read all that came since.
+It is forgotten `rest_records_max` offsets later, or up to a tenth more, if records came so fast
+that the readings of a season and a half, the least that a forecast needs, cannot be within
+`rewind_records_max`. That is judged where a block of offsets ends, and by the last reading heard
+alone, learnt or not: of the others whoever began to read later may know fewer.
 """
 
 from __future__ import annotations
@@ -29,7 +35,7 @@ from matchday.analysis.forecast.baseline import (
 from matchday.analysis.needs import Needs
 from matchday.analysis.policy import AnalysisPolicy, ms
 from matchday.analysis.series import Sample, samples_of
-from matchday.analysis.windows import NEVER_MS
+from matchday.analysis.windows import NEVER_MS, REST_BLOCKS
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Reading
 
@@ -65,6 +71,7 @@ class SeriesStatus:
 class _Series:
     session: str | None
     seen_ms: int
+    seen_offset: int = -1
     state: State = "learning"
     season_ms: int | None = None
     times_ms: list[int] = field(default_factory=list)
@@ -102,6 +109,9 @@ class SeasonalForecast:
         self._declared_ms = None if declared_s is None else ms(declared_s)
         self._forget_ms = ms(policy.baseline_forget_s)
         self._skips = skips
+        self._least_ms = 3 * (self._declared_ms or DAY_MS) // 2
+        self._block_records = max(-(-policy.rest_records_max // REST_BLOCKS), 1)
+        self._block = 0
         self._series: OrderedDict[_Key, _Series] = OrderedDict()
         self._needs: Needs[_Series] = Needs()
 
@@ -109,6 +119,10 @@ class SeasonalForecast:
         """Forecast the reading's numbers from earlier ones, then learn them."""
         if self._skips is not None and self._skips(reading):
             return ()
+        block = offset // self._block_records
+        if block != self._block:
+            self._block = block
+            self._forget_at_rest(offset, stream_ms)
         findings: list[Finding] = []
         for sample in samples_of(reading, self._policy):
             series = self._series_for(sample.subject, reading, offset, stream_ms)
@@ -142,6 +156,7 @@ class SeasonalForecast:
         oldest = next_offset - self._policy.rewind_records_max
 
         def needed(series: _Series) -> int | None:
+            """Give the offset of the oldest reading that this series will use again, or None."""
             _drop_before(series, oldest)
             return series.since
 
@@ -177,6 +192,19 @@ class SeasonalForecast:
                 return
             self._drop(key)
 
+    def _forget_at_rest(self, offset: int, stream_ms: int) -> None:
+        """Forget the series that are silent since long, at a rate that leaves no forecast."""
+        rest_offset = (self._block - REST_BLOCKS) * self._block_records
+        at_rest = []
+        for key, series in self._series.items():
+            if series.seen_offset >= rest_offset:
+                break
+            reached = self._policy.rewind_records_max * (stream_ms - series.seen_ms)
+            if (offset - series.seen_offset) * self._least_ms > reached:
+                at_rest.append(key)
+        for key in at_rest:
+            self._drop(key)
+
     def _drop(self, key: _Key) -> None:
         series = self._series.pop(key)
         _keep_last(series, 0)
@@ -205,7 +233,7 @@ class SeasonalForecast:
             self._series[key] = series
             if len(self._series) > self._policy.baseline_series_max:
                 self._drop(next(iter(self._series)))
-        series.seen_ms = stream_ms
+        series.seen_ms, series.seen_offset = stream_ms, offset
         return series
 
     def _forecast(self, series: _Series, sample: Sample, t_ms: int) -> Band | None:
