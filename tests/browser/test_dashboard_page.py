@@ -169,6 +169,19 @@ def test_a_series_is_learning_until_its_first_forecast(ground, server, open_page
     assert page.locator(f"{card} canvas").count() == 1
 
 
+def test_the_chart_of_one_reading_spans_a_minute_around_it(ground, server, open_page):
+    page = open_page(server.url)
+    wait_text(page, '[data-link="live view"] .chip', "✓ up")
+    now_ms = SystemClock().wall_ms()
+    ground.publish(scalar("roof", now_ms, 25.0))
+    page.locator('[data-series="roof/temperature"]').scroll_into_view_if_needed()
+    until(page, "document.querySelector('.card')?.card.plot !== null")
+    span_s = page.evaluate(
+        "(({ min, max }) => [min, max])(document.querySelector('.card').card.plot.scales.x)"
+    )
+    assert span_s == [now_ms / 1000 - 30, now_ms / 1000 + 30]
+
+
 def test_charts_begin_with_what_the_store_holds(ground, server, open_page):
     now_ms = SystemClock().wall_ms()
     ground.publish(*[scalar("roof", now_ms - 60_000 + i * 1000, 20, seq=i) for i in range(50)])
@@ -265,8 +278,10 @@ def test_the_page_reconnects_after_the_server_restarted(ground, open_page):
     wait_text(page, '[data-link="live view"] .chip', "✓ up")
     first.stop()
     wait_text(page, "#status-text", "Reconnecting")
+    assert page.locator("main.stale").count() == 1
     with DashboardServer(ground.state(), port=first.port):
         until(page, "document.querySelector('#status').classList.contains('wait')")
+        assert page.locator("main.stale").count() == 0
         ground.publish(scalar("roof", SystemClock().wall_ms(), 33.5))
         wait_text(page, "#status-text", "Live")
         wait_text(page, '[data-series="roof/temperature"] .now strong', "33.5")

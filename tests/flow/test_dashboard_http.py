@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import http.client
 import json
 import socket
@@ -19,8 +20,9 @@ from websockets.sync.client import connect
 
 from browser.ground import START_MS, Ground, forecast, players_at, positions, scalar
 from matchday.clock import SystemClock
-from matchday.dashboard import security, serve
+from matchday.dashboard import api, browser, security, serve
 from matchday.dashboard.fanout import Hub
+from matchday.dashboard.listing import LIST_BYTES_MAX, newest_within
 from matchday.dashboard.security import COOKIE, COOKIE_S, cookie_value
 from matchday.dashboard.serve import DashboardServer
 from matchday.dashboard.state import Attribution
@@ -210,6 +212,46 @@ def test_a_list_of_dead_letters_tells_of_long_ones_how_long_they_are(ground, ser
     assert "100000" in page
     assert "xxx" not in page
     assert "matchday deadletter show" in page
+
+
+def test_a_list_of_large_readings_ends_where_its_bytes_do_and_says_how_to_go_on(
+    ground, server, monkeypatch
+):
+    monkeypatch.setattr(api, "LIST_BYTES_MAX", 40_000)
+    monkeypatch.setattr(browser, "PAGE_BYTES_MAX", 40_000)
+    ground.publish(
+        *[positions("tracking", START_MS + i, players_at(START_MS), i) for i in range(100)],
+        scalar("roof", START_MS, 20.25),
+    )
+    ground.persist()
+    path = "/api/v1/collections/positions?limit=90"
+    answer = get(server, path)
+    listed = json.loads(answer.text)
+    assert 1 < len(listed["documents"]) < 50
+    assert len(answer.text) < 41_000
+    assert listed["documents"] == get_json(server, path + "&source=tracking")["documents"]
+    assert listed["cut"].startswith(f"the newest {len(listed['documents'])} of 90 documents")
+    assert "?source=" in listed["cut"]
+    assert "?source=" not in get_json(server, path + "&source=tracking")["cut"]
+    page = get(server, "/db/server/positions?limit=90").text
+    assert html.escape(listed["cut"]) in page
+    assert f"{len(listed['documents'])} newest documents" in page
+    assert get_json(server, "/api/v1/collections/sensors")["cut"] == ""
+
+
+def test_a_list_gives_one_document_however_large_and_all_where_there_is_room(ground):
+    ground.publish(
+        *[positions("tracking", START_MS + i, players_at(START_MS), i) for i in range(120)]
+    )
+    ground.persist()
+    query = ground.state().query
+    first = newest_within(query, "positions", limit=120, source=None, bytes_max=1)
+    assert len(first.documents) == 1
+    every = newest_within(query, "positions", limit=120, source=None, bytes_max=LIST_BYTES_MAX)
+    assert (len(every.documents), every.cut) == (120, "")
+    assert every.documents[0] == first.documents[0]
+    fewer = newest_within(query, "positions", limit=60, source=None, bytes_max=LIST_BYTES_MAX)
+    assert fewer.documents == every.documents[:60]
 
 
 def test_the_data_browser_filters_by_source(ground, server):

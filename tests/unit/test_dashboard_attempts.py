@@ -47,3 +47,14 @@ def test_a_wrong_token_counts_once_however_often_it_is_offered():
     assert attempts.note("a", b"digest")
     assert not any(attempts.note("a", b"digest") for _ in range(2 * FAILURES_MAX))
     assert not attempts.are_too_many("a")
+
+
+def test_what_others_were_let_in_with_is_no_help_to_who_guesses():
+    attempts = Attempts(clock=ManualClock())
+    assert attempts.judged("a", "the token", is_right=True)
+    for number in range(FAILURES_MAX):
+        for client in "ab":
+            assert not attempts.judged(client, f"guess {number}", is_right=False)
+    assert not attempts.is_looked_at("b", "the token")
+    assert attempts.is_looked_at("a", "the token")
+    assert not attempts.is_looked_at("a", "another")

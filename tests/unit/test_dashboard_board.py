@@ -7,6 +7,7 @@ import pytest
 from matchday.clock import ManualClock
 from matchday.dashboard import board as board_module
 from matchday.dashboard.board import OBJECT_EXPIRY_S, Board
+from matchday.dashboard.latest import Latest
 from matchday.dashboard.rates import Rate
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Count, Positions, Scalar, TrackedObject
@@ -222,3 +223,34 @@ def test_the_rate_is_right_from_the_first_seconds_on():
     for tick in range(26):
         rate.add(1, at_s=100.9 + tick / 25)
     assert rate.per_s(102.0) == pytest.approx(25, abs=3)  # seconds are counted whole
+
+
+def test_while_nobody_looks_no_more_news_are_kept_than_objects(monkeypatch):
+    monkeypatch.setattr(board_module, "OBJECTS_MAX", 3)
+    board = make_board()
+    for number in range(50):
+        board.take_readings([seen(TrackedObject(f"visitor-{number}", 1, 1), t_ms=T_MS + number)])
+    assert board._tracks["tags"].changed == {"visitor-47", "visitor-48", "visitor-49"}
+    (frame,) = board.positions("demo").frames
+    assert len(frame.objects) == 3
+
+
+def test_news_of_a_value_that_made_room_are_forgotten_with_it():
+    latest: Latest[int, str] = Latest(3)
+    for number in range(50):
+        latest.put(number, f"value {number}")
+    assert latest.news_count == 3
+    assert sorted(latest.take_news()) == latest.values() == ["value 47", "value 48", "value 49"]
+    assert latest.take_news() == []
+    latest.put(48, "later")
+    assert latest.take_news() == ["later"]
+    assert latest.values() == ["value 47", "value 49", "later"]
+
+
+def test_objects_expire_while_nobody_looks():
+    clock = ManualClock()
+    board = make_board(clock)
+    for number in range(50):
+        board.take_readings([seen(TrackedObject(f"visitor-{number}", 1, 1), t_ms=T_MS + number)])
+        clock.advance(1.0)
+    assert len(board._tracks["tags"].objects) <= 2 * OBJECT_EXPIRY_S

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from matchday.clock import ManualClock
 from matchday.dashboard import live
 from matchday.dashboard.board import Board
-from matchday.dashboard.live import Tail, Watch, take
+from matchday.dashboard.live import LEDGER_LINES_MAX, Tail, Watch, take
 from matchday.dashboard.state import DashboardState
-from matchday.domain.account import Account
+from matchday.domain.account import Account, Counts, account_of
 from matchday.domain.reading import Scalar
 from matchday.domain.topics import Topic
 from matchday.domain.wire import encode_reading
@@ -220,3 +220,17 @@ def test_an_account_that_cannot_be_had_keeps_the_last_one_and_says_why():
     assert second.ledger == first.ledger
     assert watch.slow.ledger_error is None
     assert [link.name for link in watch.slow.links] == ["store", "live view"]
+
+
+def test_the_live_account_has_a_bound_and_begins_with_what_does_not_add_up():
+    counts = {f"sensor-{number:04}": Counts(accepted=2, stored=1) for number in range(900)}
+    counts["sensor-0777"] = Counts(accepted=1, stored=2)
+    world = World(lambda w: [])
+    object.__setattr__(world.state, "account", lambda: account_of(counts))
+    watch = Watch(world.state, world.tail, stop=world.stop)
+    watch.ask()
+    ledger = watch.slow.ledger
+    assert ledger is not None
+    assert (len(ledger.sources), ledger.source_count) == (LEDGER_LINES_MAX, 900)
+    assert [line.source for line in ledger.sources[:2]] == ["sensor-0777", "sensor-0000"]
+    assert (ledger.totals.received, ledger.adds_up) == (1799, False)

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from matchday.clock import SystemClock
+from matchday.clock import ManualClock, SystemClock
 from matchday.config import load
+from matchday.dashboard.attempts import FAILURES_MAX, WINDOW_S
 from matchday.ports import LinkState
 from matchday.services.health import REQUESTS_MAX, Health, _Prompt, health_of
 
@@ -74,6 +75,39 @@ def test_with_a_token_who_sends_it_sees_everything():
         right = {"Authorization": f"Bearer {TOKEN}"}
         assert get(f"{url}/metrics", right)[0] == 200
         assert json.loads(get(f"{url}/readyz", right)[1])["links"][0]["link"] == "stream"
+
+
+def test_guessing_the_token_is_stopped_after_ten_and_goes_on_after_a_minute():
+    clock = ManualClock()
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    with running(Health(lambda: [DOWN], host="127.0.0.1", port=0, token=TOKEN, clock=clock)) as url:
+        codes = [
+            get(f"{url}/{path}", {"Authorization": f"Bearer guess {number}"})[0]
+            for number in range(FAILURES_MAX // 2)
+            for path in ("metrics", "readyz")
+        ]
+        assert codes == [401, 503] * (FAILURES_MAX // 2), "the same guess counts once"
+        codes = [
+            get(f"{url}/metrics", {"Authorization": f"Bearer other guess {number}"})[0]
+            for number in range(FAILURES_MAX // 2 + 1)
+        ]
+        assert codes == [401] * (FAILURES_MAX // 2) + [429]
+        # Else guessing would pay: nothing that was not right before is looked at.
+        assert get(f"{url}/metrics", right)[0] == 429
+        assert b"links" not in get(f"{url}/readyz", right)[1]
+        assert get(f"{url}/livez")[0] == 200
+        clock.advance(WINDOW_S + 1)
+        assert get(f"{url}/metrics", right)[0] == 200
+
+
+def test_who_showed_the_right_token_before_goes_on_while_others_there_guess():
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    with running(Health(list, host="127.0.0.1", port=0, token=TOKEN)) as url:
+        assert get(f"{url}/metrics", right)[0] == 200
+        for number in range(FAILURES_MAX + 1):
+            get(f"{url}/metrics", {"Authorization": f"Bearer guess {number}"})
+        assert get(f"{url}/metrics", {"Authorization": "Bearer another"})[0] == 429
+        assert get(f"{url}/metrics", right)[0] == 200
 
 
 def test_health_stays_on_loopback_when_the_page_does_not(tmp_path):
@@ -139,6 +173,8 @@ def test_lack_of_threads_is_over_when_there_are_some_again(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     with running(Health(list, host="127.0.0.1", port=0)) as url:
+        # The thread that answers has to be there before.
+        assert get(f"{url}/livez")[0] == 200
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", start)
             for _ in range(REQUESTS_MAX + 1):

@@ -18,8 +18,8 @@ from matchday import __version__
 from matchday.dashboard.asking import Asker, Shared, reason_of, status_of
 from matchday.dashboard.board import Board
 from matchday.dashboard.connecting import publish_line
-from matchday.dashboard.documents import jsonable
 from matchday.dashboard.history import series_history
+from matchday.dashboard.listing import LIST_BYTES_MAX, newest_within
 from matchday.dashboard.live import line_of, link_of
 from matchday.dashboard.messages import Ledger
 from matchday.dashboard.readiness import Readiness
@@ -31,8 +31,6 @@ from matchday.observe import metrics
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 1_000
-LISTED_BYTES_MAX = 16 * 2**10
-"""A list tells of longer bytes only how many there are: a thousand dead letters stay 16 MiB."""
 
 
 class Api:
@@ -107,7 +105,8 @@ class Api:
             return refusal(error)
         source = request.query_params.get("source")
         lines = [line_of(x) for x in account.lines if source is None or x.source == source]
-        return answer(Ledger(lines, line_of(account.totals), account.adds_up))
+        ledger = Ledger(lines, line_of(account.totals), account.adds_up, len(account.lines))
+        return answer(ledger)
 
     async def links(self, request: Request) -> Response:
         """Give the state of every link."""
@@ -150,26 +149,23 @@ class Api:
         return answer({"database": DATABASE, "collections": names})
 
     async def documents(self, request: Request) -> Response:
-        """Give the newest documents of a collection; `?limit=`, `?source=`."""
+        """Give the newest documents of a collection; `?limit=`, `?source=`.
+
+        `cut` is empty, or says why there are fewer and how to see more; see `listing`.
+        """
         name = request.path_params["name"]
         source = request.query_params.get("source") or None
         try:
             limit = limit_of(request)
             # Encoded there, too: documents of many objects take their time.
-            return await self._asker.ask(
-                lambda: answer(
-                    {
-                        "collection": name,
-                        "documents": jsonable(
-                            self._state.query.newest(
-                                name, limit=limit, source=source, bytes_max=LISTED_BYTES_MAX
-                            )
-                        ),
-                    }
-                )
-            )
+            return await self._asker.ask(lambda: self._listed(name, limit=limit, source=source))
         except MatchdayError as error:
             return refusal(error)
+
+    def _listed(self, name: str, *, limit: int, source: str | None) -> Response:
+        query = self._state.query
+        found = newest_within(query, name, limit=limit, source=source, bytes_max=LIST_BYTES_MAX)
+        return answer({"collection": name, "documents": found.encoded, "cut": found.cut})
 
     async def history(self, request: Request) -> Response:
         """Give stored values and forecasts of one series, oldest first; see `history`."""

@@ -56,6 +56,7 @@ def make_app(
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
+        """Run the threads and ticks of the live view while the web server is up."""
         threads = [_thread("tail", tail.run, on_crash), _thread("watch", watch.run, on_crash)]
         metrics.gauge(
             "matchday_dashboard_clients", "Open live connections", lambda: hub.client_count
@@ -108,6 +109,7 @@ def _thread(
     name: str, run: Callable[[], None], on_crash: Callable[[BaseException], None]
 ) -> threading.Thread:
     def work() -> None:
+        """Run it; hand the error that ends it to `on_crash`."""
         try:
             run()
         except BaseException as error:  # noqa: BLE001 - ends the web server

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from matchday.clock import Clock
 from matchday.dashboard import messages
 from matchday.dashboard.bounded import put
+from matchday.dashboard.latest import Latest
 from matchday.dashboard.rates import Rate
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Count, Positions, Reading, Scalar, TrackedObject, kind_of
@@ -56,6 +57,12 @@ class _Track:
     objects: dict[str, _Seen] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
 
+    def forget(self, object_ids: Iterable[str]) -> None:
+        """Drop objects, moved or not: while nobody looks, `changed` must not grow for ever."""
+        for object_id in object_ids:
+            del self.objects[object_id]
+            self.changed.discard(object_id)
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -84,15 +91,13 @@ class Board:
         self._lock = threading.Lock()
         self._sources: dict[str, _Source] = {}
         self._tracks: dict[str, _Track] = {}
-        self._series: dict[str, messages.SeriesPoint] = {}
-        self._forecasts: dict[str, messages.ForecastPoint] = {}
-        self._metrics: dict[tuple[str, str], messages.MetricValues] = {}
+        self._series: Latest[str, messages.SeriesPoint] = Latest(SERIES_MAX)
+        self._forecasts: Latest[str, messages.ForecastPoint] = Latest(SERIES_MAX)
+        self._metrics: Latest[tuple[str, str], messages.MetricValues] = Latest(METRICS_MAX)
         self._windows: dict[tuple[str, str], messages.ZoneWindow] = {}
         self._counts: dict[tuple[str, str], tuple[float, int]] = {}
-        self._dirty_series: set[str] = set()
-        self._dirty_forecasts: set[str] = set()
-        self._dirty_metrics: set[tuple[str, str]] = set()
         self._rate = Rate()
+        self._expired_s = clock.monotonic_s()
         self.on_change: Callable[[], None] = _nobody
 
     # --- written by the tail ---------------------------------------------------------------
@@ -116,6 +121,9 @@ class Board:
                         self._take_count(reading)
                 for quantity, found in scalars.items():
                     self._take_values(f"{found[0].source}/{quantity}", quantity, found)
+            # Here as well: while nobody looks, nobody asks for the figures.
+            if now_s - self._expired_s >= OBJECT_EXPIRY_S:
+                self._expire(now_s)
         self.on_change()
 
     def take_findings(self, findings: Iterable[Finding]) -> None:
@@ -125,9 +133,7 @@ class Board:
                 if finding.kind == "forecast":
                     self._take_forecast(finding)
                 elif finding.kind == "player_metric":
-                    key = (finding.sensor, finding.subject)
-                    put(self._metrics, key, _metric_of(finding), METRICS_MAX)
-                    self._dirty_metrics.add(key)
+                    self._metrics.put((finding.sensor, finding.subject), _metric_of(finding))
                 elif finding.kind == "crowd_metric":
                     self._take_window(finding)
         self.on_change()
@@ -145,11 +151,7 @@ class Board:
                 if track.venue != venue:
                     continue
                 wanted = list(track.objects) if everything else track.changed
-                rows = [
-                    _row_of(track.objects[object_id].row)
-                    for object_id in wanted
-                    if object_id in track.objects
-                ]
+                rows = [_row_of(track.objects[object_id].row) for object_id in wanted]
                 if rows:
                     frames.append(messages.Frame(source, track.session, track.t_ms, rows))
                 if not everything:
@@ -159,23 +161,14 @@ class Board:
     def changes(self) -> Changes:
         """Give what changed since the last call."""
         with self._lock:
-            result = Changes(
-                [self._series[key] for key in self._dirty_series if key in self._series],
-                [self._forecasts[key] for key in self._dirty_forecasts if key in self._forecasts],
-                [self._metrics[key] for key in self._dirty_metrics if key in self._metrics],
+            return Changes(
+                self._series.take_news(), self._forecasts.take_news(), self._metrics.take_news()
             )
-            self._dirty_series, self._dirty_forecasts = set(), set()
-            self._dirty_metrics = set()
-        return result
 
     def everything(self) -> Changes:
         """Give all latest values, as a client needs that has just come or lost messages."""
         with self._lock:
-            return Changes(
-                list(self._series.values()),
-                list(self._forecasts.values()),
-                list(self._metrics.values()),
-            )
+            return Changes(self._series.values(), self._forecasts.values(), self._metrics.values())
 
     def tiles(self, venue: str, *, clients: int, dropped: int) -> messages.Tiles:
         """Give the figures at the top of the page for one venue; forgets expired objects."""
@@ -261,8 +254,7 @@ class Board:
             track.objects[item.id] = _Seen(item, reading.t_ms, now_s)
             track.changed.add(item.id)
         if len(track.objects) > OBJECTS_MAX:
-            for object_id in list(track.objects)[: len(track.objects) - OBJECTS_MAX]:
-                del track.objects[object_id]
+            track.forget(list(track.objects)[: len(track.objects) - OBJECTS_MAX])
 
     def _take_values(
         self, key: str, quantity: str, found: Sequence[Scalar | Count], value: float = 0.0
@@ -293,8 +285,7 @@ class Board:
             session=newest.session,
             count=count + (0 if last is None else last.count),
         )
-        put(self._series, key, point, SERIES_MAX)
-        self._dirty_series.add(key)
+        self._series.put(key, point)
 
     def _take_count(self, reading: Count) -> None:
         # The names that analysis gives to series, so that forecasts find them.
@@ -325,8 +316,7 @@ class Board:
             yhat_upper=finding.values.get("yhat_upper"),
             model=finding.model,
         )
-        put(self._forecasts, finding.subject, point, SERIES_MAX)
-        self._dirty_forecasts.add(finding.subject)
+        self._forecasts.put(finding.subject, point)
 
     def _take_window(self, finding: Finding) -> None:
         venue = self._venues.get(finding.venue or self._only_venue)
@@ -353,14 +343,15 @@ class Board:
         return messages.ZoneNow(zone.id, inside, inside / zone.area_m2, "positions", at_ms, window)
 
     def _expire(self, now_s: float) -> None:
+        self._expired_s = now_s
         for track in self._tracks.values():
-            gone = [
-                object_id
-                for object_id, seen in track.objects.items()
-                if now_s - seen.at_s > OBJECT_EXPIRY_S
-            ]
-            for object_id in gone:
-                del track.objects[object_id]
+            track.forget(
+                [
+                    object_id
+                    for object_id, seen in track.objects.items()
+                    if now_s - seen.at_s > OBJECT_EXPIRY_S
+                ]
+            )
 
 
 def is_ball(item: TrackedObject) -> bool:

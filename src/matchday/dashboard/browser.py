@@ -14,15 +14,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from matchday.dashboard.api import LISTED_BYTES_MAX, limit_of
+from matchday.dashboard.api import limit_of
 from matchday.dashboard.asking import Asker, status_of
-from matchday.dashboard.documents import cell_text, flatten, jsonable
+from matchday.dashboard.documents import cell_text, flatten
+from matchday.dashboard.listing import FIELD_BYTES_MAX, newest_within
 from matchday.dashboard.state import DATABASE, DashboardState
 from matchday.errors import MatchdayError, RefusedError
 
 COLUMNS_MAX = 40
 CELL_CHARS_MAX = 160
 LEADING = ("collected_at", "created_at", "date", "t", "time", "at", "source", "metadata.sensor_id")
+PAGE_BYTES_MAX = 4 * 2**20
+"""Of the documents as JSON; as text of a page each quotation mark becomes six bytes."""
 LIMITS = (20, 50, 200, 1_000)
 
 
@@ -74,15 +77,20 @@ class Browser:
             return self._problem(error)
 
     def _shown(self, name: str, *, source: str, limit: int) -> HTMLResponse:
-        found = self._state.query.newest(
-            name, limit=limit, source=source or None, bytes_max=LISTED_BYTES_MAX
+        found = newest_within(
+            self._state.query,
+            name,
+            limit=limit,
+            source=source or None,
+            bytes_max=PAGE_BYTES_MAX,
         )
         body = (
             _collection_links(self._state.query.collections(), name)
             + f"<h1>{_esc(name)}</h1>"
             + _NOTES.get(name, "")
             + _filter_form(name, source=source, limit=limit)
-            + _table([flatten(jsonable(document)) for document in found], name=name, source=source)
+            + (f'<p class="note">Here are {_esc(found.cut)}.</p>' if found.cut else "")
+            + _table([flatten(one) for one in found.documents], name=name, source=source)
         )
         return self._page(name, body)
 
@@ -179,7 +187,7 @@ def _esc(text: str) -> str:
 
 _NOTES = {
     "dead_letters": (
-        f'<p class="note">What is longer than {LISTED_BYTES_MAX // 1024} KiB is left out here. '
+        f'<p class="note">What is longer than {FIELD_BYTES_MAX // 1024} KiB is left out here. '
         "<code>matchday deadletter list</code> names each message, and "
         "<code>matchday deadletter show</code> prints one whole.</p>"
     )

@@ -163,21 +163,11 @@ class Hub:
         if not self._clients:
             return
         changes = self._board.changes()
-        slow, last = self._watch.slow, self._last
-        self._last = slow
+        slow = self._watch.slow
+        news, self._last = _news(slow, since=self._last), slow
         with_sources = self._states % SOURCES_EVERY_STATES == 0
         for venue, mailboxes in self._by_venue().items():
-            is_news = (slow.ledger, slow.ledger_error) != (last.ledger, last.ledger_error)
-            message = self._state(
-                venue,
-                changes,
-                Slow(
-                    slow.ledger if is_news else None,
-                    slow.ledger_error if is_news else None,
-                    slow.links if slow.links != last.links else (),
-                ),
-                with_sources=with_sources,
-            )
+            message = self._state(venue, changes, news, with_sources=with_sources)
             self._put(mailboxes, _encode(message))
 
     def snapshot(self, venue: str) -> list[str]:
@@ -260,6 +250,16 @@ class Hub:
             ledger_error=slow.ledger_error,
             links=list(slow.links) or None,
         )
+
+
+def _news(slow: Slow, *, since: Slow) -> Slow:
+    """Give what of the slow states has changed; the account and its error belong together."""
+    is_same = (slow.ledger, slow.ledger_error) == (since.ledger, since.ledger_error)
+    return Slow(
+        None if is_same else slow.ledger,
+        None if is_same else slow.ledger_error,
+        () if slow.links == since.links else slow.links,
+    )
 
 
 def _encode(message: messages.LiveMessage) -> str:

@@ -15,7 +15,7 @@ from matchday.clock import Clock
 from matchday.dashboard import messages
 from matchday.dashboard.board import Board
 from matchday.dashboard.state import DashboardState
-from matchday.domain.account import AccountLine
+from matchday.domain.account import Account, AccountLine
 from matchday.domain.finding import Finding
 from matchday.domain.reading import Reading
 from matchday.domain.topics import Topic
@@ -41,6 +41,9 @@ BEHIND_S_MAX = 3.0
 """Behind the stream's end for longer: skip to it, because a live view shows what is."""
 BACK_OFF_S_MAX = 2.0
 WATCH_EVERY_S = 1.0
+LEDGER_LINES_MAX = 500
+"""Of the account in the live view: it goes whole to every tab, up to once a second, and 100,000
+lines are 13 MB. `/api/v1/ledger` gives them all."""
 UNWATCHED_EVERY_S = 10.0
 """How old the account may be that a first tab begins with; a second later it is of now."""
 
@@ -205,14 +208,20 @@ class Watch:
         except MatchdayError as error:
             self._slow = Slow(self._slow.ledger, str(error), links)
             return
-        ledger = messages.Ledger(
-            [line_of(line) for line in account.lines], line_of(account.totals), account.adds_up
-        )
-        self._slow = Slow(ledger, None, links)
+        self._slow = Slow(_ledger_of(account), None, links)
 
     def links(self) -> list[LinkState]:
         """Give the state of every link at this moment, the live view's own last."""
         return [*self._state.links(), self._tail.link()]
+
+
+def _ledger_of(account: Account) -> messages.Ledger:
+    """Give the account with as many lines as a page has room for: what is wrong comes first."""
+    adds_up, lines = account.adds_up, account.lines
+    if not adds_up:
+        lines = tuple(sorted(lines, key=lambda line: line.adds_up))
+    shown = [line_of(line) for line in lines[:LEDGER_LINES_MAX]]
+    return messages.Ledger(shown, line_of(account.totals), adds_up, len(lines))
 
 
 def link_of(link: LinkState) -> messages.Link:

@@ -180,11 +180,19 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """The account of all sources: received is the sum of the five fates."""
+    """The account: received is the sum of the five fates.
+
+    Attributes:
+        sources: The lines given, which may be fewer than there are sources.
+        totals: Of all sources.
+        adds_up: Whether the line of every source adds up.
+        source_count: How many sources there are.
+    """
 
     sources: list[Line]
     totals: Line
     adds_up: bool
+    source_count: int
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):

@@ -19,7 +19,6 @@ import hashlib
 import hmac
 import html
 import ipaddress
-from collections import OrderedDict
 from collections.abc import Sequence
 from urllib.parse import parse_qs
 
@@ -29,8 +28,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matchday.clock import Clock
-from matchday.dashboard.attempts import FAILURES_MAX, WINDOW_S, Attempts
-from matchday.dashboard.bounded import put
+from matchday.dashboard.attempts import FAILURES_MAX, WINDOW_S, Attempts, digest_of
 from matchday.observe.events import LoginRefused, emit
 
 COOKIE = "matchday_session"
@@ -43,8 +41,6 @@ MAY_SEE = "matchday.may_see"
 
 LOGIN_BYTES_MAX = 4_096
 LOGIN_S_MAX = 10.0
-ACCEPTED_MAX = 1_000
-"""Tokens and sessions that go on while others from the same address guess."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -75,7 +71,6 @@ class Guard:
         self._token = token
         self._clock = clock
         self._attempts = attempts
-        self._accepted: OrderedDict[bytes, None] = OrderedDict()
         self._hosts = frozenset(name.lower() for name in allowed_hosts) | {"localhost"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,9 +98,7 @@ class Guard:
         path = scope["path"]
         client = scope["client"][0] if scope.get("client") else ""
         is_guessing = self._attempts.are_too_many(client)
-        scope[MAY_SEE] = self._token is None or self._knows(
-            headers, client, is_guessing=is_guessing
-        )
+        scope[MAY_SEE] = self._token is None or self._knows(headers, client)
         if scope[MAY_SEE] or path in OPEN_PATHS or path.startswith("/assets/"):
             return None
         if scope["type"] == "http" and "text/html" in headers.get("accept", ""):
@@ -122,33 +115,26 @@ class Guard:
         refusal.headers["WWW-Authenticate"] = "Bearer"
         return refusal
 
-    def _knows(self, headers: Headers, client: str, *, is_guessing: bool) -> bool:
-        """Judge what is offered; by who guesses only what was right before.
+    def _knows(self, headers: Headers, client: str) -> bool:
+        """Judge what is offered; by who guesses only what was right from there before.
 
         A cookie is judged as a token is: whoever guesses a token can make the cookie of it.
         """
         assert self._token is not None
-        token, now_ms = self._token, self._clock.wall_ms()
+        token, attempts = self._token, self._attempts
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         bearer = bearer.strip()
         if (
             scheme.lower() == "bearer"
-            and (not is_guessing or _digest(bearer) in self._accepted)
-            and self._note(bearer, client, is_right=_is_same(bearer, token))
+            and attempts.is_looked_at(client, bearer)
+            and attempts.judged(client, bearer, is_right=_is_same(bearer, token))
         ):
             return True
         cookie = Request({"type": "http", "headers": headers.raw}).cookies.get(COOKIE, "")
-        if not cookie or (is_guessing and _digest(cookie) not in self._accepted):
+        if not cookie or not attempts.is_looked_at(client, cookie):
             return False
-        is_right = self._note(cookie, client, is_right=is_made_from(cookie, token))
-        return is_right and is_session(cookie, token, now_ms=now_ms)
-
-    def _note(self, offered: str, client: str, *, is_right: bool) -> bool:
-        if is_right:
-            put(self._accepted, _digest(offered), None, ACCEPTED_MAX)
-        elif self._attempts.note(client, _digest(offered)):
-            emit(LoginRefused(client=client))
-        return is_right
+        is_right = attempts.judged(client, cookie, is_right=is_made_from(cookie, token))
+        return is_right and is_session(cookie, token, now_ms=self._clock.wall_ms())
 
 
 class Login:
@@ -246,12 +232,7 @@ def is_made_from(cookie: str, token: str) -> bool:
 
 
 def _is_same(offered: str, wanted: str) -> bool:
-    # Digests have one length, so that not even the token's length shows in the time taken.
-    return hmac.compare_digest(_digest(offered), _digest(wanted))
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+    return hmac.compare_digest(digest_of(offered), digest_of(wanted))
 
 
 def _origin_host(origin: str) -> str:
@@ -264,6 +245,7 @@ def _error(status: int, reason: str, text: str) -> JSONResponse:
 
 def _with_headers(send: Send) -> Send:
     async def send_with_headers(message: Message) -> None:
+        """Send on what the application answers, with our headers where it set none."""
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from matchday.dashboard.app import make_app
 from matchday.dashboard.state import DashboardState
 from matchday.errors import ConfigError, UnavailableError
-from matchday.observe.events import ServiceStarted, ServiceStopped, emit
+from matchday.observe.events import ServiceStarted, emit
 
 START_S_MAX = 15.0
 STOP_S_MAX = 10.0
@@ -92,7 +92,6 @@ class DashboardServer:
         self._port = port
         self._thread: threading.Thread | None = None
         self._server: uvicorn.Server | None = None
-        self._started_s = 0.0
         self._crash: BaseException | None = None
 
     @property
@@ -133,7 +132,6 @@ class DashboardServer:
             timeout_graceful_shutdown=GRACE_S,
         )
         self._server = uvicorn.Server(config)
-        self._started_s = self._state.clock.monotonic_s()
         self._thread = threading.Thread(
             target=self._serve, args=(self._server, listener), name="dashboard.http"
         )
@@ -150,7 +148,6 @@ class DashboardServer:
         thread.join(STOP_S_MAX)
         self._thread = None
         self._release()
-        emit(ServiceStopped("dashboard", self._state.clock.monotonic_s() - self._started_s))
 
     def run(self, stop: threading.Event, *, announce: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop` is set; for a service that is nothing but the dashboard.

@@ -1,7 +1,7 @@
 """`/livez`, `/readyz` and `/metrics` of services that have no page of their own.
 
 On loopback they answer everybody. Beyond it (`health.bind`) what is up, and the metrics, are
-for those who send the page's token.
+for those who send the page's token. They may be wrong about it as often as at the page.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from matchday.clock import Clock, SystemClock
 from matchday.config import LOOPBACK, Settings
+from matchday.dashboard.attempts import WINDOW_S, Attempts, digest_of
 from matchday.domain.instants import iso_from_ms
 from matchday.errors import MatchdayError
 from matchday.observe import metrics
@@ -73,6 +74,7 @@ class Health:
         port: Port to listen on; 0 takes a free one.
         token: Who does not send it as `Authorization: Bearer` learns only whether the service
             lives and is ready; None lets everybody see everything.
+        clock: Tells when who was wrong too often may offer another token.
 
     Raises:
         MatchdayError: The port is in use; names it and its setting.
@@ -85,9 +87,11 @@ class Health:
         host: str,
         port: int,
         token: str | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        door = None if token is None else _Door(token, clock=clock or SystemClock())
         try:
-            self._server = _server(host, port, _answers(_Prompt(links).states, token))
+            self._server = _server(host, port, _answers(_Prompt(links).states, door))
         except OSError as error:
             raise MatchdayError(
                 f"listening on {host}:{port}: {error.strerror}; choose another with "
@@ -156,6 +160,32 @@ class _Prompt:
             asking.set_exception(error)
 
 
+class _Door:
+    """Judges what is offered as the token; for any thread."""
+
+    def __init__(self, token: str, *, clock: Clock) -> None:
+        self._digest = digest_of(token)
+        self._lock = threading.Lock()
+        self._attempts = Attempts(clock=clock)
+
+    def lets_in(self, client: str, authorization: str) -> bool:
+        """Tell whether a header shows the token, unless its sender was wrong too often."""
+        scheme, _, offered = authorization.partition(" ")
+        offered = offered.strip()
+        if scheme.lower() != "bearer":
+            return False
+        is_right = hmac.compare_digest(digest_of(offered), self._digest)
+        with self._lock:
+            return self._attempts.is_looked_at(client, offered) and self._attempts.judged(
+                client, offered, is_right=is_right
+            )
+
+    def is_shut(self, client: str) -> bool:
+        """Tell whether nothing new is looked at from there for now."""
+        with self._lock:
+            return self._attempts.are_too_many(client)
+
+
 def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
     free = threading.BoundedSemaphore(REQUESTS_MAX)
     never = threading.Event()
@@ -201,10 +231,8 @@ def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> Thre
 
 
 def _answers(
-    links: Callable[[], Sequence[LinkState]], token: str | None
+    links: Callable[[], Sequence[LinkState]], door: _Door | None
 ) -> type[BaseHTTPRequestHandler]:
-    wanted = None if token is None else f"Bearer {token}".encode()
-
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_TIMEOUT_S
         server_version = "matchday"
@@ -224,22 +252,31 @@ def _answers(
                     told["links"] = link_rows(states)
                 body = json.dumps(told).encode()
                 self._answer(200 if is_ready else 503, body, "application/json")
-            elif self.path == "/metrics" and not self._is_trusted():
-                self._answer(401, b"the page's token as bearer, please\n", "text/plain")
             elif self.path == "/metrics":
-                self._answer(200, metrics.PROCESS.render(), "text/plain; version=0.0.4")
+                self._answer_metrics()
             else:
                 self._answer(404, b"/livez /readyz /metrics\n", "text/plain")
 
+        def _answer_metrics(self) -> None:
+            is_shut = door is not None and door.is_shut(self.client_address[0])
+            if self._is_trusted():
+                self._answer(200, metrics.PROCESS.render(), "text/plain; version=0.0.4")
+            elif is_shut:
+                self._answer(429, b"too many wrong tokens; wait a minute\n", "text/plain")
+            else:
+                self._answer(401, b"the page's token as bearer, please\n", "text/plain")
+
         def _is_trusted(self) -> bool:
-            offered = self.headers.get("Authorization", "").encode()
-            return wanted is None or hmac.compare_digest(offered, wanted)
+            shown = self.headers.get("Authorization", "")
+            return door is None or door.lets_in(self.client_address[0], shown)
 
         def _answer(self, status: int, body: bytes, kind: str) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             if status == 401:
                 self.send_header("WWW-Authenticate", "Bearer")
+            elif status == 429:
+                self.send_header("Retry-After", f"{WINDOW_S:.0f}")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -7,6 +7,7 @@ import { count, instant, number, tickLabels, unit } from "./format.js";
 
 const POINTS_MAX = 300;
 const CARDS_MAX = 60;
+const CARDS_KEPT_MAX = 1000;
 const HEIGHT_PX = 168;
 
 /** The points of one series: rows of [t, value, lower, upper, forecast], by time. */
@@ -123,7 +124,10 @@ class Card {
       {
         width: Math.max(120, this.canvas.clientWidth), height: HEIGHT_PX,
         legend: { show: false }, cursor: { y: false, drag: { x: false, y: false } },
-        scales: { y: { range: (plot, low, high) => padded(low, high) } },
+        scales: {
+          x: { range: (plot) => spanned(plot.data[0]) },
+          y: { range: (plot, low, high) => padded(low, high) },
+        },
         axes: [
           { ...axis, space: 84, size: 40, values: (plot, splits, i, space, step) => tickLabels(splits, step) },
           { ...axis, size: 52, space: 34 },
@@ -167,6 +171,11 @@ class Card {
 
 const isNumber = (value) => typeof value === "number";
 
+/** From the first to the last time, seconds; a single one stands in the middle of a minute. */
+function spanned(times) {
+  return times.length === 1 ? [times[0] - 30, times[0] + 30] : [times[0], times.at(-1)];
+}
+
 /** A range with air above and below; a flat line gets some too. */
 function padded(low, high) {
   if (!isNumber(low) || !isNumber(high)) return [0, 1];
@@ -197,15 +206,30 @@ export class ChartWall {
       if (!card) {
         card = new Card(one);
         card.element.card = card;
-        this.cards.set(one.key, card);
         this.visibility.observe(card.element);
         isNew = true;
       }
+      // Set anew, so that the first one is the one heard longest ago.
+      this.cards.delete(one.key);
+      this.cards.set(one.key, card);
       card.take(one);
     }
     for (const forecast of forecasts) this.#cardOf(forecast)?.takeForecast(forecast);
-    if (isNew) this.#arrange();
+    if (isNew) {
+      this.#forget();
+      this.#arrange();
+    }
     this.draw();
+  }
+
+  /** Forget the series heard longest ago, for pages that stay open for weeks. */
+  #forget() {
+    for (const [key, card] of this.cards) {
+      if (this.cards.size <= CARDS_KEPT_MAX) return;
+      this.visibility.unobserve(card.element);
+      card.forgetPlot();
+      this.cards.delete(key);
+    }
   }
 
   draw() {

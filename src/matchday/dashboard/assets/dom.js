@@ -30,6 +30,13 @@ export function arrange(parent, nodes) {
   while (parent.children.length > nodes.length) parent.lastElementChild.remove();
 }
 
+/** Set an entry of a map that remembers `most` of them: the one set longest ago goes. */
+export function keep(map, key, value, most) {
+  map.delete(key);
+  map.set(key, value);
+  if (map.size > most) map.delete(map.keys().next().value);
+}
+
 const probe = h("span", { hidden: "" });
 
 /** Give the colour that a custom property has in the present theme, as `rgb(...)`. */

@@ -1,8 +1,10 @@
 // The player that is followed: chosen by pointer or from a list, with its latest findings.
 
-import { arrange, byId, h, setText } from "./dom.js";
+import { arrange, byId, h, keep, setText } from "./dom.js";
 import { instant, number, valueName } from "./format.js";
 import { lookOf, labelOf } from "./markers.js";
+
+const METRICS_MAX = 2000;
 
 export class Follow {
   constructor() {
@@ -27,7 +29,7 @@ export class Follow {
   }
 
   take(metrics) {
-    for (const metric of metrics) this.metrics.set(`${metric.sensor}\n${metric.subject}`, metric);
+    for (const metric of metrics) keep(this.metrics, `${metric.sensor}\n${metric.subject}`, metric, METRICS_MAX);
   }
 
   /** Bring list, legend and facts up to date with who is on the ground. */

@@ -1,10 +1,11 @@
 // The account per source, and whether it adds up.
 
-import { arrange, byId, h, setAttribute, setText } from "./dom.js";
+import { arrange, byId, h, keep, setAttribute, setText } from "./dom.js";
 import { count } from "./format.js";
 
 const COLUMNS = ["received", "stored", "pending", "duplicate", "refused", "expired"];
 const ROWS_MAX = 100;
+const ROWS_KEPT_MAX = 1000; // twice as many as the server gives
 
 export class LedgerTable {
   constructor() {
@@ -13,6 +14,8 @@ export class LedgerTable {
     this.mark = byId("ledger-mark");
     this.note = byId("ledger-note");
     this.showAll = byId("ledger-all");
+    this.more = byId("ledger-more");
+    this.sourceCount = byId("ledger-count");
     this.rows = new Map();
     this.showAll.addEventListener("click", () => {
       this.isWhole = true;
@@ -29,7 +32,10 @@ export class LedgerTable {
     byId("ledger-table").hidden = isEmpty;
     byId("ledger-empty").hidden = !isEmpty;
     this.showAll.hidden = shown.length === ledger.sources.length;
-    setText(this.showAll, `Show all ${count(ledger.sources.length)} sources`);
+    const isPart = ledger.source_count > ledger.sources.length;
+    setText(this.showAll, `Show ${isPart ? "" : "all "}${count(ledger.sources.length)} sources`);
+    this.more.hidden = !isPart;
+    setText(this.sourceCount, count(ledger.source_count));
     setText(this.mark, isEmpty ? "nothing to account for" : ledger.adds_up ? "✓ adds up" : "✗ does not add up");
     setAttribute(this.mark, "class", `chip ${isEmpty ? "" : ledger.adds_up ? "good" : "bad"}`);
     setText(this.note, "");
@@ -45,7 +51,7 @@ export class LedgerTable {
       const name = h("th", { scope: "row" }, line.source);
       const cells = Object.fromEntries([...COLUMNS, "sum", "missing"].map((c) => [c, h("td", { class: `number ${c}` })]));
       row = { cells, element: h("tr", { "data-source": line.source }, name, ...Object.values(cells)) };
-      this.rows.set(line.source, row);
+      keep(this.rows, line.source, row, ROWS_KEPT_MAX);
     }
     for (const column of [...COLUMNS, "missing"]) {
       setText(row.cells[column], count(line[column]));

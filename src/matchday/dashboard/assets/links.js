@@ -1,7 +1,9 @@
 // The state of every link and where the data comes from.
 
-import { arrange, byId, h, setAttribute, setText } from "./dom.js";
+import { arrange, byId, h, keep, setAttribute, setText } from "./dom.js";
 import { count, duration, instant, lasting, number } from "./format.js";
+
+const ROWS_MAX = 1000; // twice as many as the server lists
 
 export class LinkList {
   constructor() {
@@ -57,7 +59,7 @@ export class SourceTable {
       row = ["kind", "session", "rate", "age", "count"].map(() => h("td"));
       row.element = h("tr", {}, h("th", { scope: "row" }, source.source), ...row);
       for (const cell of row.slice(2)) cell.className = "number";
-      this.rows.set(source.source, row);
+      keep(this.rows, source.source, row, ROWS_MAX);
     }
     const texts = [
       source.kind, [source.venue, source.session].filter(Boolean).join(" · ") || "–",

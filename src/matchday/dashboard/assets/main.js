@@ -147,6 +147,8 @@ class Page {
     else if (down) [kind, text] = ["bad", "Stream is down"];
     else if (ageMs === null) [kind, text] = ["wait", "Waiting for data"];
     else if (ageMs > STALE_MS) [kind, text] = ["wait", "Data is old"];
+    // What is shown without a connection is what was last heard, and looks like it.
+    byId("main").classList.toggle("stale", this.wasTried && !this.isOpen);
     setAttribute(byId("status"), "class", `status ${kind}`);
     setText(byId("status-text"), text);
     const waitS = Math.max(0, Math.ceil((this.retryAtMs - Date.now()) / 1000));
@@ -159,6 +161,7 @@ class Page {
   }
 
   #everySecond() {
+    this.motion.forget(performance.now()); // while paused nothing else does
     this.#age();
     this.#status();
     this.links.update(this.#now());

@@ -78,19 +78,20 @@ export class Motion {
     object.team = team;
   }
 
-  /** Give all objects with `x`, `y` (metres) at this moment; forgets those not seen any more. */
-  at(nowMs, { interpolate = true } = {}) {
-    const result = [];
+  /** Forget the objects that are not seen any more. */
+  forget(nowMs) {
     for (const [key, object] of this.objects) {
-      if (nowMs - object.seenMs > EXPIRY_MS) {
-        this.objects.delete(key);
-        continue;
-      }
-      const tMs = interpolate ? object.source.clock.playhead(nowMs) : Infinity;
-      place(object, tMs);
-      result.push(object);
+      if (nowMs - object.seenMs > EXPIRY_MS) this.objects.delete(key);
     }
-    return result;
+  }
+
+  /** Give all objects with `x`, `y` (metres) at this moment; forgets as `forget` does. */
+  at(nowMs, { interpolate = true } = {}) {
+    this.forget(nowMs);
+    for (const object of this.objects.values()) {
+      place(object, interpolate ? object.source.clock.playhead(nowMs) : Infinity);
+    }
+    return [...this.objects.values()];
   }
 
   /** Give the object's past points up to what is drawn now, oldest first. */
