@@ -14,7 +14,7 @@ the document.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -46,7 +46,8 @@ GROWTH_MAX = 0.05
 PACE_MIN = 0.95
 ANALYSED_S_MAX = 2.5
 MARKERS_MAX = 20
-NO_OPTIONS: Mapping[str, float | str] = MappingProxyType({})
+Load = Mapping[str, float | str]
+SCALARS: Load = MappingProxyType({})
 SETTLE_S = 3.0
 WATCHED = ("tag-0", "tag-1", "tag-2", "tag-3")
 WATCH_EVERY_S = 0.01
@@ -128,7 +129,7 @@ def step(
     seconds: int,
     seq_first: int,
     collection: str = "sensors",
-    load: Mapping[str, float | str] = NO_OPTIONS,
+    load: Load = SCALARS,
 ) -> tuple[Figure, bool]:
     """Run one step of the ramp; give its figure and whether the rate was sustained."""
     messages = rate_per_s * seconds
@@ -174,9 +175,12 @@ def ramp(
     against: Path | None,
     rates_per_s: Sequence[int] = RATES_PER_S,
     collection: str = "sensors",
-    load: Mapping[str, float | str] = NO_OPTIONS,
+    load_at: Callable[[int], Load] = lambda _: SCALARS,
 ) -> tuple[list[Figure], list[Figure]]:
-    """Raise the rate until it is not sustained; give a figure per step, and the last good."""
+    """Raise the rate until it is not sustained; give a figure per step, and the last good.
+
+    `load_at` gives the publisher's options at a rate, messages a second.
+    """
     figures: list[Figure] = []
     best: list[Figure] = []
     with deployed(servers, system, against=against) as at:
@@ -189,7 +193,7 @@ def ramp(
                 seconds=seconds,
                 seq_first=seq_first,
                 collection=collection,
-                load=load,
+                load=load_at(rate_per_s),
             )
             seq_first += rate_per_s * seconds
             figures.append(one)

@@ -9,11 +9,9 @@ and a step ends the ramp when it is not. `--frame-rates ""` or `--event-rates ""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from end_to_end import deployed, step
+from end_to_end import Load, deployed, ramp, step
 from harness import Servers
 from publisher import FRAME_OBJECTS
 from report import BASELINE, Figure, arguments, machine, progress, report, systems
@@ -22,47 +20,15 @@ FRAMES_HZ = 25
 FRAMES_PER_S = "1000,1750,2500,3500,4350,5000"
 EVENTS_PER_S = "3750,7500,11250,15000,18750"
 
-Options = Mapping[str, float | str]
 
-
-def frames_at(rate_per_s: int) -> Options:
+def frames_at(rate_per_s: int) -> Load:
     """Give the load of so many frames a second: as many venues as that takes at 25 Hz."""
     return {"kind": "frame", "sources": rate_per_s // FRAMES_HZ}
 
 
-def events_at(_rate_per_s: int) -> Options:
+def events_at(_rate_per_s: int) -> Load:
     """Give the load of single objects, of one venue whatever their rate."""
     return {"kind": "event"}
-
-
-def ramp(
-    servers: Servers,
-    system: str,
-    *,
-    rates_per_s: Sequence[int],
-    seconds: int,
-    against: Path | None,
-    load_at: Callable[[int], Options],
-) -> list[Figure]:
-    """Raise the rate until it is not sustained; give a figure per step."""
-    figures: list[Figure] = []
-    with deployed(servers, system, against=against) as at:
-        seq_first = 1
-        for rate_per_s in rates_per_s:
-            progress(f"{system} at {rate_per_s}/s")
-            one, is_sustained = step(
-                at,
-                rate_per_s=rate_per_s,
-                seconds=seconds,
-                seq_first=seq_first,
-                collection="positions",
-                load=load_at(rate_per_s),
-            )
-            seq_first += rate_per_s * seconds
-            figures.append(one)
-            if not is_sustained:
-                break
-    return figures
 
 
 def rates(text: str) -> list[int]:
@@ -97,12 +63,13 @@ def main() -> None:
                     if not wanted:
                         continue
                     progress(f"round {number + 1}: {system}, {name}")
-                    figures = ramp(
+                    figures, _ = ramp(
                         servers,
                         system,
-                        rates_per_s=wanted,
                         seconds=given.step_seconds,
                         against=given.against,
+                        rates_per_s=wanted,
+                        collection="positions",
                         load_at=load_at,
                     )
                     taken[name] += [with_positions(one, each) for one in figures]

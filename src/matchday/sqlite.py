@@ -213,7 +213,9 @@ def open_reader(path: Path) -> sqlite3.Connection:
         UnavailableError: The file is locked; try again.
     """
     if not path.exists():
-        raise ConfigError(f"opening {path}: no such file")
+        raise ConfigError(
+            f"opening {path.absolute()}: no such file; is data_dir that of `matchday up`?"
+        )
     with translated("opening", path):
         connection = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode=ro",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import threading
 import urllib.request
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 
 from matchday.clock import SystemClock
 from matchday.config import load
+from matchday.errors import UnavailableError
+from matchday.services.broker_check import check_broker
 from matchday.services.demo import build_demo
 from matchday.services.together import build_together
 from servers.process import free_port, wait_until
@@ -18,14 +22,14 @@ from servers.process import free_port, wait_until
 pytestmark = pytest.mark.timeout(90)
 
 
-def test_demo_on_a_free_port_tells_where_it_is_and_warns_of_nothing(
+def test_demo_on_free_ports_tells_where_it_is_and_warns_of_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     settings = load(
         environ={
             "MATCHDAY_DATA_DIR": str(tmp_path / "data"),
             "MATCHDAY_HTTP__PORT": "0",
-            "MATCHDAY_MQTT__PORT": str(free_port()),
+            "MATCHDAY_MQTT__PORT": "0",
         }
     ).settings
     service = build_together(settings, demo=True, clock=SystemClock())
@@ -33,26 +37,40 @@ def test_demo_on_a_free_port_tells_where_it_is_and_warns_of_nothing(
     running.start()
     said = ""
 
-    def page() -> str | None:
+    def told(what: str) -> str | None:
         nonlocal said
         said += capfd.readouterr().err
-        found = re.search(r"^page +(http://\S+)$", said, re.MULTILINE)
+        found = re.search(rf"^{what} +(\S+)$", said, re.MULTILINE)
         return None if found is None else found[1]
 
+    def answer(path: str) -> str:
+        with urllib.request.urlopen(f"{told('page')}{path}", timeout=10) as found:
+            return str(found.read().decode())
+
     def is_fed() -> bool:
-        with urllib.request.urlopen(f"{page()}metrics", timeout=10) as answer:
-            text = answer.read().decode()
+        text = answer("metrics")
         return bool(re.search(r"^matchday_ingest_readings\w*_total\S* [1-9]", text, re.MULTILINE))
 
     try:
-        wait_until(lambda: page() is not None, what="the page's address is told", timeout_s=30)
-        assert not str(page()).endswith(":0/")
+        wait_until(lambda: told("page") is not None, what="the page is told of", timeout_s=30)
+        assert not str(told("page")).endswith(":0/")
         wait_until(is_fed, what="the demo's readings are taken", timeout_s=30)
+        host, _, port = str(told("sensors")).removeprefix("mqtt://").rpartition(":")
+        socket.create_connection((host, int(port)), timeout=10).close()
+        about = json.loads(answer("api/v1/about"))
+        assert about["endpoint"] == f"{host}:{port}"
+        assert f"-p {port} " in about["publish_line"]
     finally:
         service.request_stop()
         running.join()
-    page()
+    told("page")
     assert "warning" not in said, said
+
+
+def test_doctor_says_that_a_free_port_is_not_to_be_guessed():
+    settings = load(environ={"MATCHDAY_MQTT__PORT": "0"}).settings
+    with pytest.raises(UnavailableError, match=r"mqtt.port is 0.*`matchday up` prints it"):
+        check_broker(settings, clock=SystemClock())
 
 
 def test_recordings_do_not_try_to_connect_before_messages_are_taken(

@@ -8,6 +8,8 @@ import json
 import pytest
 
 from matchday.observe import logs
+from matchday.observe.events import ReadingsAccepted, emit
+from matchday.observe.metrics import PROCESS
 
 
 class Terminal(io.StringIO):
@@ -49,6 +51,11 @@ def test_level_below_the_lowest_is_not_written(told):
     assert told(io.StringIO(), "error") != ""
 
 
+def test_number_is_told_to_three_places(told):
+    assert json.loads(told(io.StringIO(), "info", seconds=0.0097730280031))["seconds"] == 0.01
+    assert told(Terminal(), "info", seconds=12.3456).endswith("seconds=12.346\n")
+
+
 def test_value_that_json_does_not_know_is_shown_as_it_prints(told):
     assert json.loads(told(io.StringIO(), "info", raw=b"x"))["raw"] == "b'x'"
 
@@ -82,3 +89,10 @@ def test_line_that_cannot_be_written_is_counted_and_ends_nothing(told):
         told(closed, "warning", link="x")
     assert logs.PROCESS.lost_count == 1
     assert "link" in told(io.StringIO(), "warning", link="x")
+
+
+def test_counter_is_described_by_what_its_event_says() -> None:
+    emit(ReadingsAccepted(count=0))
+    shown = PROCESS.render().decode()
+    name = "matchday_ingest_readings_total"
+    assert f"# HELP {name} A tick appended readings to the stream.\n" in shown

@@ -189,7 +189,7 @@ def test_parquet_without_pyarrow_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
 
-    with pytest.raises(ConfigError, match=r"matchday\[parquet\]"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[parquet\]'"):
         list(write(b"PAR1 and the rest"))
 
 

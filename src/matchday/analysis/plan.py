@@ -66,6 +66,7 @@ def _model(plan: Plan) -> Analyser | None:
 
 def _players(plan: Plan) -> Analyser:
     def make() -> Analyser:
+        """Import the analysis of players; called with the first position."""
         from matchday.analysis.players.metrics import PlayerMetrics
 
         return PlayerMetrics(plan.policy, plan.venues)
@@ -75,6 +76,7 @@ def _players(plan: Plan) -> Analyser:
 
 def _density(plan: Plan) -> Analyser:
     def make() -> Analyser:
+        """Import the analysis of crowds; called with the first reading for it."""
         from matchday.analysis.crowd.density import ZoneDensity
 
         return ZoneDensity(plan.policy, plan.venues)

@@ -131,7 +131,7 @@ class Shares:
             return
         missed = share.progress.passed_over(wanted, first)
         if missed:
-            events.emit(events.RecordsExpired("analysis", _name(partition), missed))
+            events.emit(events.RecordsExpired("analysis", str(partition), missed))
 
     # --- work ------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class Shares:
         self._results += [Record(_key_of(one), encode_finding(one)) for one in findings]
         tally = share.analysis.take_tally()
         if tally.undecodable:
-            example = f"{_name(partition)} {tally.undecodable[0]}"
+            example = f"{partition} {tally.undecodable[0]}"
             events.emit(events.RecordUndecodable("analysis", example, len(tally.undecodable)))
         if tally.unusable:
             events.emit(events.FindingsUnusable(tally.unusable))
@@ -234,7 +234,7 @@ class Shares:
             self._late_count += sum(tally.late.values())
             entry = LedgerRecord(
                 slot=LEDGER_SLOT,
-                tick=f"{_name(partition)}@{share.progress.next_offset}",
+                tick=f"{partition}@{share.progress.next_offset}",
                 ts=iso_from_ms(records[-1].time_ms),
                 counts={source: Counts(late=count) for source, count in tally.late.items()},
             )
@@ -248,7 +248,7 @@ class Shares:
             return None
         if metadata.format > FORMAT:
             self.trouble = ConfigError(
-                f"taking over {_name(partition)}: its bookmark has format {metadata.format}, "
+                f"taking over {partition}: its bookmark has format {metadata.format}, "
                 f"above {FORMAT}: a newer version of this program wrote it"
             )
         return metadata.rewind
@@ -256,12 +256,8 @@ class Shares:
     def _tell_rewound(self, partition: Partition, share: _Share) -> None:
         if share.progress.redone:
             seconds = self._clock.monotonic_s() - share.began_s
-            events.emit(events.AnalysisRewound(_name(partition), share.progress.redone, seconds))
+            events.emit(events.AnalysisRewound(str(partition), share.progress.redone, seconds))
             share.progress.redone = 0
-
-
-def _name(partition: Partition) -> str:
-    return f"{partition.topic}/{partition.number}"
 
 
 def _key_of(finding: Finding) -> bytes:

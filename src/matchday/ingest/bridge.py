@@ -347,9 +347,11 @@ class Bridge:
             delay_s -= 1.0
 
     def _report(self, tick: Tick) -> None:
-        accepted = sum(counts.accepted for counts in tick.counts.values())
-        duplicate = sum(counts.duplicate for counts in tick.counts.values())
-        missing = sum(counts.missing for counts in tick.counts.values())
+        accepted = duplicate = missing = 0
+        for counts in tick.counts.values():
+            accepted += counts.accepted
+            duplicate += counts.duplicate
+            missing += counts.missing
         if accepted:
             events.emit(events.ReadingsAccepted(accepted))
         if duplicate:

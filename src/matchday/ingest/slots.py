@@ -126,6 +126,7 @@ class _Running:
 
     @property
     def state(self) -> str:
+        """Say in a few words what the bridge is doing."""
         bridge = self._bridge
         return "starting" if bridge is None else bridge.state
 
@@ -135,6 +136,7 @@ class _Running:
             raise self._error
 
     def stop_and_join(self) -> None:
+        """Ask the bridge to stop, and wait `STOP_S` seconds at most for its thread."""
         self._stop.set()
         self._thread.join(STOP_S)
 

@@ -65,6 +65,7 @@ def tail_of(stream: Stream, slot: str, *, slot_count: int) -> Tail:
     """
 
     def is_enough(tail: Tail) -> bool:
+        """Tell whether the last numbers of all sources are in it, or a lone slot has none."""
         return tail.sweeps.is_whole or (slot_count == 1 and not tail.own)
 
     count = LEDGER_TAIL_COUNT * slot_count
@@ -90,6 +91,7 @@ def names_since(
     """
 
     def is_enough(tail: Tail) -> bool:
+        """Tell whether a record of the slot is in it, or everything since `known`."""
         return bool(tail.own) or all(at <= known.get(place, 0) for place, at in tail.begins.items())
 
     tail = _read_back(stream, slot, is_enough, count=count, count_max=None, since=known)

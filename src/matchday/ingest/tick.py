@@ -91,6 +91,7 @@ class Sorter:
         self._doubt.connected(origin, deliveries.connection)
 
         def other_way(topic: str, payload: bytes, packet_id: int) -> None:
+            """Take a message that the shorter way of steady sources leaves."""
             self._take_one(tick, (origin, packet_id, topic, payload), arrived_ms)
 
         if max(map(len, deliveries.payloads), default=0) <= self._payload_bytes_max:

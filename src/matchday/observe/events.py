@@ -39,6 +39,7 @@ def emit(event: Event) -> None:
             event.counter,
             float(values.get("count", 1)),
             {name: str(values[name]) for name in event.labels},
+            text=type(event).__doc__ or "",
         )
     if event.level != "silent":
         logs.write(event.level, _snake(type(event).__name__), values)
@@ -61,7 +62,7 @@ class ServiceStarted(Event):
 
 @dataclass(frozen=True)
 class ServiceStopped(Event):
-    """A service has drained and stopped."""
+    """A service has drained and stopped; `seconds` is what that took."""
 
     service: str
     seconds: float

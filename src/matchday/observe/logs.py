@@ -55,6 +55,7 @@ class Log:
         now_ms = self._clock.wall_ms()
         second = datetime.fromtimestamp(now_ms // 1000, UTC)
         time = f"{second:%Y-%m-%dT%H:%M:%S}.{now_ms % 1000:03d}Z"
+        values = {name: _rounded(value) for name, value in values.items()}
         if as_json:
             told = {**values, "event": event, "level": level, "timestamp": time}
             line = json.dumps(told, default=repr)
@@ -89,6 +90,11 @@ def configure(*, as_json: bool | None = None, level: str = "info") -> None:
 def write(level: str, event: str, values: Mapping[str, Any]) -> None:
     """Write one event; values are shown as they are, so secrets must not be among them."""
     PROCESS.write(level, event, values)
+
+
+def _rounded(value: object) -> object:
+    """Leave a number, seconds mostly, three places: what a person can read."""
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def _readable(value: object) -> str:

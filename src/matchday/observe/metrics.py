@@ -21,13 +21,16 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
 
-    def add(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
-        """Add to a counter, making it on first use."""
+    def add(self, name: str, amount: float, labels: Mapping[str, str], *, text: str = "") -> None:
+        """Add to a counter; on first use make it, described by the first line of `text`."""
         with self._lock:
             counter = self._counters.get(name)
             if counter is None:
                 counter = Counter(
-                    name.removesuffix("_total"), name, sorted(labels), registry=self._registry
+                    name.removesuffix("_total"),
+                    text.partition("\n")[0] or name,
+                    sorted(labels),
+                    registry=self._registry,
                 )
                 self._counters[name] = counter
         (counter.labels(**labels) if labels else counter).inc(amount)
@@ -52,9 +55,9 @@ class Metrics:
 PROCESS = Metrics()
 
 
-def add(name: str, amount: float, labels: Mapping[str, str]) -> None:
-    """Add to a counter of this process."""
-    PROCESS.add(name, amount, labels)
+def add(name: str, amount: float, labels: Mapping[str, str], *, text: str = "") -> None:
+    """Add to a counter of this process, as `Metrics.add` does."""
+    PROCESS.add(name, amount, labels, text=text)
 
 
 def gauge(name: str, text: str, read: Callable[[], float]) -> None:

@@ -13,10 +13,13 @@ from matchday.ports.link import LinkState
 
 
 class Partition(NamedTuple):
-    """One partition of one topic."""
+    """One partition of one topic; as text `topic/number`."""
 
     topic: Topic
     number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.number}"
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

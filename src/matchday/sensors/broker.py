@@ -178,7 +178,10 @@ def connect(
             )
         else:
             client.connect(broker.host, broker.port, KEEPALIVE_S)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        reason = error.strerror or error
+        raise UnavailableError(f"connecting to {broker.shown}: {reason}") from error
+    except ValueError as error:
         raise UnavailableError(f"connecting to {broker.shown}: {error}") from error
     link = client.socket()
     if isinstance(link, socket.socket):

@@ -106,7 +106,7 @@ class Publisher:
         self._retry_at_s = 0.0
         self._settle_at_s = 0.0
         self._warn_at_s = 0.0
-        self._unwarned: dict[str, int] = {}
+        self._held: dict[str, _Held] = {}
         self._sent = self._acknowledged = self._refused = self._told = 0
         self._link = LinkState("mqtt", False, clock.wall_ms(), f"{broker.shown}: not tried yet")
 
@@ -280,8 +280,9 @@ class Publisher:
             trouble.retry_at_s = self._clock.monotonic_s() + self._backoff_s(trouble.attempts)
         trouble.is_probing = False
         trouble.parked.append(parcel)
-        label = f"{describe(reason)}|{parcel.topic}"
-        self._unwarned[label] = self._unwarned.get(label, 0) + 1
+        held = self._held.setdefault(describe(reason), _Held())
+        held.count += 1
+        held.example = parcel.topic
 
     def _refused_connection(self, reason: ReasonCode) -> None:
         is_retry_useful = self._protocol.refused(reason)
@@ -322,15 +323,19 @@ class Publisher:
         if news:
             self._told = self._acknowledged
             emit(PublicationsAcknowledged(count=news))
-        if self._unwarned and (is_last or now_s >= self._warn_at_s):
+        if self._held and (is_last or now_s >= self._warn_at_s):
             self._warn_at_s = now_s + WARN_EVERY_S
-            totals: dict[str, tuple[int, str]] = {}
-            for label, count in self._unwarned.items():
-                reason, topic = label.split("|", 1)
-                totals[reason] = (totals.get(reason, (0, ""))[0] + count, topic)
-            self._unwarned.clear()
-            for reason, (count, topic) in totals.items():
-                emit(PublicationsHeld(reason=reason, count=count, example=topic))
+            for reason, held in self._held.items():
+                emit(PublicationsHeld(reason=reason, count=held.count, example=held.example))
+            self._held.clear()
+
+
+@dataclass
+class _Held:
+    """Refusals for one reason that nobody was warned of yet, and the topic of the last one."""
+
+    count: int = 0
+    example: str = ""
 
 
 @dataclass

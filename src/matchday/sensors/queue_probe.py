@@ -65,6 +65,7 @@ class _Experiment:
         granted: list[bool] = []
 
         def on_connect(*_: Any) -> None:
+            """Subscribe as soon as the broker has let us in."""
             client.subscribe(self._topic, qos=1)
 
         client.on_connect = on_connect
@@ -96,6 +97,7 @@ class _Experiment:
         last_s = self._clock.monotonic_s()
 
         def on_message(*_: Any) -> None:
+            """Count a message that the broker had kept, and note when it came."""
             nonlocal last_s
             self._count += 1
             last_s = self._clock.monotonic_s()

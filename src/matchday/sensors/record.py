@@ -114,13 +114,16 @@ class _PlainSink:
         self._file = path.open("wb")
 
     def write(self, line: bytes) -> None:
+        """Take a line."""
         self._file.write(line)
 
     def flush(self) -> None:
+        """Return once all lines are on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -130,15 +133,18 @@ class _GzipSink:
         self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=self._file)
 
     def write(self, line: bytes) -> None:
+        """Take a line and compress it."""
         self._gzip.write(line)
 
     def flush(self) -> None:
+        """Return once all lines are on the disk, and can be read without a trailer."""
         # Ends the block, so that a reader gets everything up to here without the trailer.
         self._gzip.flush(zlib.Z_SYNC_FLUSH)
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Write the trailer and close the file."""
         self._gzip.close()
         self._file.close()
 

@@ -129,7 +129,11 @@ class RecordingFile:
                     yield line.rstrip("\n")
         except (EOFError, zlib.error):
             self.skipped["cut off"] += 1
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise ConfigError(
+                f"reading recording {self.path}: {error.strerror or error}"
+            ) from error
+        except UnicodeDecodeError as error:
             raise ConfigError(f"reading recording {self.path}: {error}") from error
 
 
@@ -169,7 +173,7 @@ def head_of(path: Path) -> bytes:
     except (EOFError, zlib.error):
         pass  # Cut off early: what there is decides.
     except OSError as error:
-        raise ConfigError(f"reading recording {path}: {error}") from error
+        raise ConfigError(f"reading recording {path}: {error.strerror or error}") from error
     return head
 
 

@@ -59,8 +59,8 @@ def read_parquet(file: RecordingFile) -> Iterator[RecordedMessage]:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise ConfigError(
-            f"reading recording {file.path}: Parquet needs the extra `parquet`:"
-            " pip install 'matchday[parquet]'"
+            f"reading recording {file.path}: Parquet is not installed;"
+            " in the checkout: pip install '.[parquet]'"
         ) from error
     try:
         with ParquetFile(file.path) as table:

@@ -131,6 +131,7 @@ def expired_of(stream: Stream) -> Attribute:
     """Give what finds out whose the expired are, by asking the stream for what waits."""
 
     def attribute(counts: dict[str, Counts], folded: Folded) -> None:
+        """Change the counts in place, by what the stream still holds behind the stored part."""
         attribute_expired(counts, folded, _waiting(stream, folded))
 
     return attribute

@@ -67,6 +67,7 @@ def build_analysis(settings: Settings, *, clock: Clock) -> Service:
     health = health_of(settings, "analysis", lambda: [stream.link()])
 
     def close() -> None:
+        """Close what the service opened, the owned data folder last."""
         stream.close()
         if folder is not None:
             folder.close()

@@ -98,6 +98,11 @@ def broker_risks(answers: BrokerAnswers, *, kept: int | None) -> list[str]:
 def _check_endpoint(settings: Settings) -> None:
     """Find out whether our own endpoint listens, from outside."""
     address = (settings.bind, settings.mqtt.port)
+    if not settings.mqtt.port:
+        raise UnavailableError(
+            "connecting to the endpoint: mqtt.port is 0, a free port at every start; "
+            "`matchday up` prints it, choose it with MATCHDAY_MQTT__PORT"
+        )
     try:
         socket.create_connection(address, timeout=2.0).close()
     except OSError as error:

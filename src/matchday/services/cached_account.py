@@ -169,6 +169,7 @@ class _Failure:
         self._text = text
 
     def error(self) -> MatchdayError:
+        """Make the error for one who asks: each has its own, with its own traceback."""
         return ConfigError(self._text) if self._is_config else UnavailableError(self._text)
 
 

@@ -65,6 +65,7 @@ def build_dashboard(settings: Settings, *, clock: Clock) -> Service:
     )
 
     def close() -> None:
+        """Close what the page reads from, after the page."""
         query.close()
         stream.close()
 

@@ -176,6 +176,7 @@ class _Part:
         """Give the role that replays it, as soon as messages are taken."""
 
         def run(stop: threading.Event) -> None:
+            """Wait until messages are taken, then replay until stopped."""
             while not is_taken():
                 if self._clock.wait(stop, START_LOOK_S):
                     return

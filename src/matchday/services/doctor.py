@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from matchday.clock import Clock
 from matchday.config import Settings
 from matchday.domain.instants import iso_from_ms
-from matchday.errors import ConfigError, DeniedError, MatchdayError, UnavailableError
+from matchday.errors import ConfigError, DeniedError, MatchdayError
 from matchday.ingest.tails import slots_seen
 from matchday.ports import Stream
 from matchday.services.broker_check import check_broker
@@ -43,15 +43,6 @@ class Diagnosis:
     unasked: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What a test found out: see `Diagnosis`."""
-
-    problems: list[str]
-    unasked: list[str]
-    risks: list[str] = field(default_factory=list)
-
-
 def examine(settings: Settings, *, clock: Clock) -> list[Diagnosis]:
     """Test MQTT, stream and store, in the direction of the flow."""
     return [
@@ -61,43 +52,38 @@ def examine(settings: Settings, *, clock: Clock) -> list[Diagnosis]:
     ]
 
 
-def _check_mqtt(settings: Settings, clock: Clock) -> _Answers:
-    problems, risks = check_broker(settings, clock=clock)
-    return _Answers(problems, [], risks)
-
-
-def _diagnose(link: str, test: Callable[[], _Answers]) -> Diagnosis:
+def _diagnose(link: str, test: Callable[[], Diagnosis]) -> Diagnosis:
     try:
-        found = test()
-        return Diagnosis(
-            link,
-            True,
-            problems=tuple(found.problems),
-            risks=tuple(found.risks),
-            unasked=tuple(found.unasked),
-        )
-    except DeniedError as error:
-        return Diagnosis(link, True, (str(error),))
-    except UnavailableError as error:
-        return Diagnosis(link, False, (str(error),))
-    except ConfigError as error:
+        return test()
+    except (ConfigError, DeniedError) as error:
         return Diagnosis(link, True, (str(error),))
     except MatchdayError as error:
         return Diagnosis(link, False, (str(error),))
 
 
-def _check_stream(settings: Settings, clock: Clock) -> _Answers:
+def _check_mqtt(settings: Settings, clock: Clock) -> Diagnosis:
+    problems, risks = check_broker(settings, clock=clock)
+    return Diagnosis("mqtt", True, tuple(problems), tuple(risks))
+
+
+def _check_stream(settings: Settings, clock: Clock) -> Diagnosis:
     embedded = is_embedded(settings.stream.url.get_secret_value())
-    if embedded and not (settings.data_dir / "stream.db").exists():
-        return _Answers([f"no data in {settings.data_dir} yet; it is made by `matchday up`"], [])
-    if embedded and (damaged := damage(settings.data_dir / "stream.db")):
-        return _Answers(damaged, [])
+    if embedded and (problems := _unusable(settings, "stream.db")):
+        return Diagnosis("stream", True, tuple(problems))
     with closing(open_stream(settings, clock=clock, read_only=embedded)) as stream:
-        problems = stream.check()
+        problems, risks = stream.check(), []
         if not any(line.endswith("does not exist") for line in problems):
             problems += _check_slots(settings, stream)
-            return _Answers(problems, stream.unasked(), stream.risks())
-        return _Answers(problems, stream.unasked())
+            risks = stream.risks()
+        return Diagnosis("stream", True, tuple(problems), tuple(risks), tuple(stream.unasked()))
+
+
+def _unusable(settings: Settings, name: str) -> list[str]:
+    """Tell why a file of the data folder cannot be looked into, if so."""
+    file = settings.data_dir / name
+    if not file.exists():
+        return [f"no data in {settings.data_dir} yet; it is made by `matchday up`"]
+    return damage(file)
 
 
 def _check_slots(settings: Settings, stream: Stream) -> list[str]:
@@ -114,18 +100,20 @@ def _check_slots(settings: Settings, stream: Stream) -> list[str]:
     ]
 
 
-def _check_store(settings: Settings, clock: Clock) -> _Answers:
+def _check_store(settings: Settings, clock: Clock) -> Diagnosis:
     if is_embedded(settings.store.url.get_secret_value()):
-        return _Answers(_check_embedded_store(settings, clock), [], _lone_store(settings))
+        problems, risks = _check_embedded_store(settings, clock), _lone_store(settings)
+        return Diagnosis("store", True, tuple(problems), tuple(risks))
     with closing(open_store(settings, clock=clock)) as store:
         try:
-            return _Answers(store.check(), store.unasked(), store.risks())
+            found = store.check(), store.risks(), store.unasked()
+            return Diagnosis("store", True, *map(tuple, found))
         except DeniedError as error:
             denied = error
     # A login that only reads may not ask how things are laid out, and need not.
     with closing(open_query(settings)) as query:
         query.folded()
-    return _Answers([], [str(denied)])
+    return Diagnosis("store", True, unasked=(str(denied),))
 
 
 def _lone_store(settings: Settings) -> list[str]:
@@ -140,10 +128,8 @@ def _lone_store(settings: Settings) -> list[str]:
 
 
 def _check_embedded_store(settings: Settings, clock: Clock) -> list[str]:
-    if not (settings.data_dir / "store.db").exists():
-        return [f"no data in {settings.data_dir} yet; it is made by `matchday up`"]
-    if damaged := damage(settings.data_dir / "store.db"):
-        return damaged
+    if problems := _unusable(settings, "store.db"):
+        return problems
     try:
         folder = claim_folder(settings)
     except ConfigError:

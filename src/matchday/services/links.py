@@ -280,6 +280,7 @@ class Prepared:
         """Wrap a role's loop so that it begins when everything is prepared."""
 
         def prepared(stop: threading.Event) -> None:
+            """Run the loop once all is prepared; never if a stop comes first."""
             if self.wait(stop):
                 run(stop)
 
@@ -292,7 +293,7 @@ def _digest(word: str) -> bytes:
 
 def _no_extra(name: str, extra: str) -> ConfigError:
     return ConfigError(
-        f"opening {name}: its client is not installed: pip install matchday[{extra}]"
+        f"opening {name}: its client is not installed; in the checkout: pip install '.[{extra}]'"
     )
 
 

@@ -132,7 +132,7 @@ def _write_parquet(rows: list[dict[str, Any]], names: list[str], out: Path) -> N
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError(
-            f"writing {out}: Parquet is not installed: pip install matchday[parquet]"
+            f"writing {out}: Parquet is not installed; in the checkout: pip install '.[parquet]'"
         ) from error
     columns = {name: [row.get(name) for row in rows] for name in names}
     pyarrow.parquet.write_table(pyarrow.table(columns), out)

@@ -96,6 +96,7 @@ def build_simulate(settings: Settings, request: SimulateRequest, *, clock: Clock
         )
 
     def work(publisher: Publisher, source: str, stop: threading.Event) -> None:
+        """Publish made-up readings; of several sources `source` is the stem."""
         options = SimulateOptions(
             source=source,
             count=request.count,
@@ -125,6 +126,7 @@ def build_replay(settings: Settings, request: ReplayRequest, *, clock: Clock) ->
     speed = speed_of(request.speed)
 
     def work(publisher: Publisher, source: str, stop: threading.Event) -> None:
+        """Publish the recording; replicas beside the first one give its sources a suffix."""
         number = source.rpartition("-")[2]
         options = ReplayOptions(
             speed=speed,
@@ -153,6 +155,7 @@ def build_record(
     broker = broker_of(settings)
 
     def run(stop: threading.Event) -> None:
+        """Record until stopped, then say how much."""
         recorded = record(broker, filters, path, clock, stop)
         _tell(f"recorded {recorded.messages} messages, {recorded.bytes} bytes, in {path}")
 
@@ -174,10 +177,12 @@ def _publishing(
     )
 
     def run(stop: threading.Event) -> None:
+        """Publish, then wait for acknowledgements; once stopped, `FLUSH_S` seconds at most."""
         work(publisher, source, stop)
         publisher.flush(timeout_s=FLUSH_S if stop.is_set() else math.inf, stop=_later(stop))
 
     def close() -> None:
+        """Say what became of the messages, then close connection and slot."""
         published = publisher.published()
         _tell(
             f"{source}: {published.acknowledged} messages acknowledged, "
@@ -188,6 +193,7 @@ def _publishing(
             slot.close()
 
     def links() -> list[LinkState]:
+        """Give the state of the connection to the broker."""
         return [publisher.link()]
 
     roles = [Role("sensor.publish", run, close=close)]

@@ -43,6 +43,7 @@ def build_server(settings: Settings, *, role: ServerRole, clock: Clock) -> Servi
         )
 
     def states() -> list[LinkState]:
+        """Give the state of every link; the feed is first, where this process has one."""
         found = [link() for link in links]
         feed = ingest.link() if role in ("ingest", "all") else None
         return found if feed is None else [feed, *found]
@@ -50,6 +51,7 @@ def build_server(settings: Settings, *, role: ServerRole, clock: Clock) -> Servi
     health = health_of(settings, "server", states)
 
     def close() -> None:
+        """Close what the service opened, the owned data folder last."""
         for closer in closers:
             closer()
         if folder is not None:

@@ -237,7 +237,8 @@ def _make_store_users(
         from matchday.store.mongo_users import MongoAdmin
     except ImportError as error:
         raise ConfigError(
-            "making users of the store: its client is not installed: pip install matchday[mongo]"
+            "making users of the store: its client is not installed;"
+            " in the checkout: pip install '.[mongo]'"
         ) from error
     given = settings.setup
     url = settings.store.url.get_secret_value()

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 EMBEDDED_BATCH_RECORDS_MAX = 1000
 """A commit of the embedded store costs so little that larger batches only cost memory."""
 
+DISK_EVERY_S = 1.0
+"""How old the answer to whether the disk has room may be."""
+
 
 def build_ingest(
     settings: Settings,
@@ -59,6 +62,7 @@ def build_ingest(
     )
 
     def make_bridge(slot: str) -> Bridge:
+        """Make the bridge of a slot; it opens the feed when it runs."""
         return Bridge(
             feeds[slot].open,
             stream,
@@ -67,7 +71,7 @@ def build_ingest(
             gate=gate,
             clock=clock,
             rng=rng,
-            hold=_disk_guard(folder, settings.data.free_bytes_min, clock),
+            hold=_DiskGuard(folder, settings.data.free_bytes_min, clock),
         )
 
     slots = Slots(stream, list(feeds), make_bridge, clock=clock)
@@ -162,6 +166,7 @@ def whole_stream(stream: Stream, store: Store) -> Callable[[], None]:
     from matchday.store.persist import TOPICS
 
     def step() -> None:
+        """Compare the end of each partition with what the store has of it."""
         reader = stream.reader(TOPICS, Start.end())
         try:
             ends = dict(reader.offsets())
@@ -171,7 +176,7 @@ def whole_stream(stream: Stream, store: Store) -> Callable[[], None]:
             stored_to = store.claim(place, stream.topic_id(place.topic))
             if stored_to is not None and stored_to > end:
                 raise ConfigError(
-                    f"opening the stream: {place.topic}/{place.number} ends at {end}, and the "
+                    f"opening the stream: {place} ends at {end}, and the "
                     f"store has it up to {stored_to}: {stream.link().detail} has lost its newest "
                     "records; put the newer file back, or move it away with its -wal file: then "
                     "a new stream begins, and the store keeps all it has"
@@ -217,26 +222,29 @@ def _zone(name: str) -> ZoneInfo:
         raise ConfigError(f"reading ingest.zone {name!r}: no such time zone") from error
 
 
-def _disk_guard(
-    folder: DataFolder | None, bytes_min: int, clock: Clock
-) -> Callable[[], str | None]:
-    """Make the question whether the disk is too full, asked of the disk once a second."""
-    if folder is None:
-        return lambda: None
-    checked_s = float("-inf")
-    reason: str | None = None
+class _DiskGuard:
+    """Tells why nothing may be taken in now, for want of disk; asks the disk once a second."""
 
-    def hold() -> str | None:
-        nonlocal checked_s, reason
-        if clock.monotonic_s() - checked_s >= 1.0:
-            checked_s = clock.monotonic_s()
-            free = folder.free_bytes()
-            reason = (
-                f"{free // 2**20} MiB free in {folder.path}, below data.free_bytes_min "
-                f"{bytes_min // 2**20} MiB"
-                if free < bytes_min
-                else None
-            )
-        return reason
+    def __init__(self, folder: DataFolder | None, bytes_min: int, clock: Clock) -> None:
+        self._folder = folder
+        self._bytes_min = bytes_min
+        self._clock = clock
+        self._asked_s = float("-inf")
+        self._reason: str | None = None
 
-    return hold
+    def __call__(self) -> str | None:
+        """Give the reason, up to a second old, or None; without a folder there never is one."""
+        now_s = self._clock.monotonic_s()
+        if self._folder is not None and now_s - self._asked_s >= DISK_EVERY_S:
+            self._asked_s = now_s
+            self._reason = self._look(self._folder)
+        return self._reason
+
+    def _look(self, folder: DataFolder) -> str | None:
+        free = folder.free_bytes()
+        if free >= self._bytes_min:
+            return None
+        return (
+            f"{free // 2**20} MiB free in {folder.path}, below data.free_bytes_min "
+            f"{self._bytes_min // 2**20} MiB"
+        )

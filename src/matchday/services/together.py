@@ -43,7 +43,9 @@ def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
         settings = replace(settings, venue=venue)
     require_free(settings.bind, settings.http.port, "--http-port")
     if is_embedded(settings.mqtt.url.get_secret_value()):
-        require_free(settings.bind, settings.mqtt.port, "--mqtt-port")
+        # Here and not by the endpoint: page, demo and text tell it, and who comes back finds it.
+        port = require_free(settings.bind, settings.mqtt.port, "--mqtt-port")
+        settings = replace(settings, mqtt=replace(settings.mqtt, port=port))
     rng = random.Random()
     folder = claim_folder(settings)
     stream = open_stream(settings, clock=clock)
@@ -58,11 +60,13 @@ def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
     persist = build_persist(settings, stream, store, clock=clock, rng=rng)
 
     def links() -> list[LinkState]:
+        """Give the state of every link; the feed is first, where there is one."""
         feed = ingest.link()
         found = [stream.link(), store.link()]
         return found if feed is None else [feed, *found]
 
     def takes_messages() -> bool:
+        """Tell whether a sensor's message would be taken now."""
         feed = ingest.link()
         return feed is not None and feed.is_up
 
@@ -76,6 +80,7 @@ def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
     )
 
     def close() -> None:
+        """Close what the service opened, the owned data folder last."""
         for part in (query, store, stream):
             part.close()
         if folder is not None:
@@ -91,8 +96,8 @@ def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
     return Service("up", roles, clock=clock)
 
 
-def require_free(host: str, port: int, flag: str) -> None:
-    """Make sure that a port can be listened on.
+def require_free(host: str, port: int, flag: str) -> int:
+    """Make sure that a port can be listened on, and give it; for 0 one that is free.
 
     Raises:
         MatchdayError: It is in use or not allowed; names it and the flag that changes it.
@@ -102,6 +107,7 @@ def require_free(host: str, port: int, flag: str) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+            return int(probe.getsockname()[1])
         except OSError as error:
             raise MatchdayError(
                 f"listening on {host}:{port}: {error.strerror}; choose another port with {flag}"
@@ -112,6 +118,7 @@ def _announced(settings: Settings, page: DashboardServer) -> Callable[[threading
     """Print where things are once, when the page answers."""
 
     def announce() -> None:
+        """Print where page, sensors and data are."""
         lines = [f"page     {page.url}"]
         if is_embedded(settings.mqtt.url.get_secret_value()):
             lines.append(f"sensors  mqtt://{settings.bind}:{settings.mqtt.port}")

@@ -271,7 +271,7 @@ class EmbeddedConsumer(Consumer):
             size_bytes = len(mark.metadata.encode())
             if size_bytes > METADATA_BYTES_MAX:
                 raise ValueError(
-                    f"bookmark of {place.topic}/{place.number}: metadata of {size_bytes} bytes "
+                    f"bookmark of {place}: metadata of {size_bytes} bytes "
                     f"above {METADATA_BYTES_MAX}"
                 )
         self._group.require(self._member, bookmarks)
@@ -342,7 +342,7 @@ class EmbeddedConsumer(Consumer):
             offset, span = wanted[place], held[self._ids[place]]
             if offset > span.next:
                 raise ConfigError(
-                    f"reading {place.topic}/{place.number} from offset {offset}: beyond its end "
+                    f"reading {place} from offset {offset}: beyond its end "
                     f"{span.next}; the stream is not the one that this offset comes from"
                 )
             if offset == 0 and bookmarks[place] is None:

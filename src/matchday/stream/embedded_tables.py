@@ -190,6 +190,7 @@ def offset_since(
     """
 
     def appended_ms(offset: int) -> int:
+        """Give when the record at an offset was appended, the stream's clock."""
         row: tuple[int] = connection.execute(
             "SELECT time_ms FROM batches WHERE last_key >= ? ORDER BY last_key LIMIT 1",
             (_key(partition_id, offset),),

@@ -293,6 +293,7 @@ class Cluster:
         }
 
         def question(left_s: float) -> dict[Partition, int]:
+            """Ask once, for `left_s` seconds at most; see `ask`."""
             answers = self.admin.list_offsets(
                 asked, isolation_level=isolation, request_timeout=left_s
             )

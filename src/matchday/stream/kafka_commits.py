@@ -95,6 +95,7 @@ class BoundedCommits:
         outcome = _Outcome()
 
         def run() -> None:
+            """Commit, and close the client if it was abandoned meanwhile."""
             outcome.run(lambda: self.commit_here(places))
             with self._lock:
                 is_abandoned = self._is_abandoned

@@ -273,6 +273,7 @@ class KafkaConsumer:
         action = f"asking for the bookmarks of group {self._group}"
 
         def question(left_s: float) -> list[TopicPartition]:
+            """Ask once, for `left_s` seconds at most; see `KafkaCluster.ask`."""
             answers = client.committed(places, left_s)
             for answer in answers:
                 if answer.error is not None:

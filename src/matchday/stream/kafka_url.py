@@ -66,6 +66,7 @@ class KafkaAddress:
         shown = f"{parts.scheme}://***" if is_cut else f"{parts.scheme}://{hosts}{parts.path}"
 
         def refuse(what: str) -> NoReturn:
+            """Raise ConfigError: what is wrong, and the form that is wanted."""
             raise ConfigError(f"reading stream URL {shown!r}: {what}; expected {_FORM}")
 
         if is_cut:

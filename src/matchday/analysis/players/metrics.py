@@ -139,6 +139,7 @@ class PlayerMetrics:
         ending: list[Rows] = []
 
         def end(lane: Lane[None]) -> None:
+            """Note the rows of a silent track, before its windows are closed."""
             crew = self._crews.get(lane.track)
             if crew is not None:
                 ending.append(crew.row_array())
