@@ -329,6 +329,7 @@ def test_everything_can_be_reached_by_keyboard(server, lively, open_page):
     page = open_page(server.url)
     is_live(page)
     page.wait_for_selector("#follow:not([disabled])")
+    page.wait_for_selector("#ledger-table:not([hidden])")
     reached = []
     for _ in range(30):
         page.keyboard.press("Tab")

@@ -243,6 +243,7 @@ def test_latest_of_a_source_opens_one_bucket_however_long_its_history(world: Wor
         for offset in range(40)
     ]
     store.write([PartitionWrite(READINGS, len(rows), rows)])
+    store.settle()
     world.raw.ledger.update_one({"_id": "s"}, {"$set": {"updated_at": last}})
     assert world.raw["system.buckets.sensors"].count_documents({}) == 40
     world.raw.command("profile", 2)
