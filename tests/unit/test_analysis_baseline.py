@@ -218,8 +218,47 @@ def test_new_session_starts_learning_again() -> None:
 
 
 def test_series_that_went_silent_holds_no_rewind_back() -> None:
-    series = Series(baseline_forget_s=100)
-    series.feed(0, 1.0)
-    assert series.analyser.rewind(9, stream_ms=3_700_000) == 0
-    assert series.analyser.rewind(9, stream_ms=3_700_001) == 9
-    assert series.analyser.statuses() == []
+    baseline = SeasonalForecast(AnalysisPolicy(baseline_forget_s=100, rest_records_max=10))
+
+    def others_until(offset: int, *, stream_ms: int) -> int:
+        one = Scalar(source="other", t_ms=offset, quantity="q", value=1.0)
+        baseline.feed(one, offset=offset, stream_ms=stream_ms)
+        return baseline.rewind(offset + 1, stream_ms=stream_ms)
+
+    one = Scalar(source="silent", t_ms=0, quantity="q", value=1.0)
+    baseline.feed(one, offset=0, stream_ms=0)
+    assert others_until(20, stream_ms=100_000) == 0
+    assert others_until(21, stream_ms=100_001) == 20
+    assert [status.subject for status in baseline.statuses()] == ["other/q"]
+
+
+def test_reading_behind_a_newer_one_has_no_forecast_and_is_learnt_from() -> None:
+    in_order, swapped = Series(baseline_season_s=60), Series(baseline_season_s=60)
+    values = [float(t % 60 + t % 7) for t in range(200)]
+    order = list(range(200))
+    order[150], order[151] = 151, 150
+    for t in range(200):
+        expected = in_order.feed(t * 1_000, values[t])
+        made = swapped.feed(order[t] * 1_000, values[order[t]])
+        if t == 151:
+            assert made == []
+        elif t != 150:
+            assert made == expected
+
+
+def test_leap_of_the_clock_does_not_keep_the_readings_behind_it_from_being_learnt() -> None:
+    series = Series(baseline_season_s=60)
+    for t in range(150):
+        series.feed((t + 40 * (t == 100)) * 1_000, 1.0)
+    (status,) = series.analyser.statuses()
+    # Two seasons without the second that was told as another.
+    assert (status.state, status.points) == ("forecasting", 120)
+
+
+def test_of_readings_of_one_time_the_last_is_learnt() -> None:
+    series = Series()
+    for _ in range(30):
+        series.feed(1_000, 1.0)
+    (status,) = series.analyser.statuses()
+    assert status.points == 1
+    assert series.analyser.rewind(series.offset, stream_ms=0) == 29

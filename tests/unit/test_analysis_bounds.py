@@ -95,7 +95,7 @@ def test_rewind_is_the_lowest_offset_of_all_series() -> None:
             lowest = min(
                 at
                 for name, offsets in needed.items()
-                for at in offsets[len(offsets) - points[f"{name}/q"] :]
+                for at in offsets[len(offsets) - points.get(f"{name}/q", 0) :]
                 if at >= oldest
             )
             assert found == lowest

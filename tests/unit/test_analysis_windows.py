@@ -174,6 +174,25 @@ def test_rewind_is_the_first_reading_of_the_oldest_open_window() -> None:
     assert feeder.rewind() == 20
 
 
+def test_clock_that_was_set_back_holds_the_rewind_until_it_is_where_it_was() -> None:
+    feeder = Feeder()
+    feeder.feed(100_000)
+    for t in range(0, 113_000, 1_000):
+        assert feeder.rewind() == 0
+        feeder.feed(t)
+    assert feeder.rewind() > 90
+    assert sum(feeder.analyser.take_late().values()) == 90
+
+
+def test_new_session_frees_a_clock_that_was_set_back_once_the_old_one_is_silent() -> None:
+    feeder = Feeder(AnalysisPolicy(window_s=10, lateness_s=2, idle_s=30, rest_records_max=50))
+    feeder.feed(100_000, session="one")
+    for t in range(0, 80_000, 1_000):
+        feeder.stream_ms = T0 + t
+        feeder.feed(t, session="two")
+    assert feeder.rewind() > 60
+
+
 def test_provisional_values_are_shown_and_not_emitted() -> None:
     feeder = Feeder()
     feeder.feed(1_000, 4.0)

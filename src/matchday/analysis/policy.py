@@ -39,7 +39,7 @@ class AnalysisPolicy:
             which bounds how much a restart must read again.
         rest_records_max: A track silent for `idle_s` and this many records is forgotten, though
             `forget_s` is not over: a restart would have to read them all again. So is a
-            series, where records come too fast for any forecast of it.
+            series, where `baseline_forget_s` is over or records come too fast for any forecast.
         gap_s: A player unseen for longer than this starts a new path; no distance across.
         min_step_s: Samples of one player that follow closer than this are skipped.
         filter_half_width_s: Half the width of the speed filter; 0.28 s is 15 samples at

@@ -20,7 +20,8 @@ Where the stream is fast, a track silent for `idle_s` is forgotten sooner, once 
 `rest_records` past its last record: a restart would have to read all of them again. That is looked
 at where a block of offsets ends, and by the track's last record alone: whoever began behind the
 cause of its watermark holds other windows of it, and forgets it at the same record all the same.
-A source whose clock stands still keeps its window open, and so its rewind, until it moves.
+A source whose clock stands still keeps its window open, and so its rewind, until it moves; one
+whose clock was set back keeps its watermark, and its rewind, until its times are as high again.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def forecast(
     """Forecast the reading at `t_ms` from earlier ones.
 
     Args:
-        times_ms: Event times, strictly rising, all before `t_ms`.
+        times_ms: Event times in any order, no two the same, all before `t_ms`.
         values: The readings at these times.
         t_ms: The instant to forecast.
         season_ms: Length of the season.
@@ -108,6 +108,9 @@ def forecast(
     if is_count:
         levels = np.sqrt(np.maximum(levels, 0.0))
     tolerance_ms = cadence_ms // 2
+    if (times[1:] < times[:-1]).any():
+        order = np.argsort(times, kind="stable")
+        times, levels = times[order], levels[order]
     differences = levels - _partners(times, levels, times - season_ms, tolerance_ms)
     now = np.array([t_ms - season_ms, t_ms - 2 * season_ms], dtype=np.int64)
     candidates = _partners(times, levels, now, tolerance_ms)
@@ -123,7 +126,7 @@ def forecast(
     rank = min(len(errors), math.ceil((len(errors) + 1) * coverage_ratio))
     reach = float(errors[rank - 1])
     latest = float(differences[-1])
-    if not math.isfinite(latest) or t_ms - times_ms[-1] > 2 * cadence_ms:
+    if not math.isfinite(latest) or t_ms - times[-1] > 2 * cadence_ms:
         latest = 0.0
     centre = float(base) + phi * latest
     band = Band(centre, centre - reach, centre + reach)

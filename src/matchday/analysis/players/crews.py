@@ -104,17 +104,14 @@ class Crews:
         self._free: list[int] = []
         self.track_of: Rows = np.zeros(0, dtype=np.intp)
 
-    def __len__(self) -> int:
-        return len(self._crews)
+    def __getitem__(self, track: Track) -> Crew:
+        """Give the crew of a track that has one."""
+        return self._crews[track]
 
     @property
     def capacity(self) -> int:
         """Give how many rows there are."""
         return len(self._names)
-
-    def get(self, track: Track) -> Crew | None:
-        """Give the crew of a track, if it has one."""
-        return self._crews.get(track)
 
     def of(self, track: Track) -> Crew:
         """Give the crew of a track, made if need be."""
@@ -152,15 +149,11 @@ class Crews:
             self._free.append(row)
 
     def forget(self, track: Track) -> None:
-        """Forget a track, whose rows are released."""
+        """Forget a track, of whom nothing is held any more."""
         crew = self._crews.pop(track)
+        self.release(crew, crew.row_array())
         self._by_number[crew.number] = None
         self._numbers.append(crew.number)
-
-    def clear(self) -> None:
-        """Forget all tracks, whose rows are released."""
-        for track in [*self._crews]:
-            self.forget(track)
 
     def _take_row(self, name: str, number: int) -> int:
         if not self._free:

@@ -127,9 +127,7 @@ class PlayerMetrics:
         self._work()
         due, self._due = self._due, []
         for item in due:
-            crew = self._crews.get(item.window.track)
-            assert crew is not None
-            crew.closing.remove(item.window.start_ms)
+            self._crews[item.window.track].closing.remove(item.window.start_ms)
             item.findings.extend(self._close(item.window))
 
     def pass_time(self, stream_ms: int) -> Sequence[Finding]:
@@ -140,19 +138,14 @@ class PlayerMetrics:
 
         def end(lane: Lane[None]) -> None:
             """Note the rows of a silent track, before its windows are closed."""
-            crew = self._crews.get(lane.track)
-            if crew is not None:
-                ending.append(crew.row_array())
+            ending.append(self._crews[lane.track].row_array())
 
         closed, forgotten = self._windows.pass_time(stream_ms, before=end, spared=self._hold)
         if ending:
             self._end(np.concatenate(ending))
         findings = [one for item in closed for one in self._close(item)]
         for track in forgotten:
-            crew = self._crews.get(track)
-            if crew is not None:
-                self._crews.release(crew, crew.row_array())
-                self._crews.forget(track)
+            self._crews.forget(track)
         return findings
 
     def finish(self) -> Sequence[Finding]:
@@ -209,6 +202,8 @@ class PlayerMetrics:
 
     def _take(self, lane: Lane[None], seen: _Seen, *, t_ms: int, offset: int) -> Sequence[Finding]:
         """Put the players of a reading that is not late among what is pending.
+
+        The first one of a lane is never late, so every lane has a crew.
 
         Returns:
             Findings of windows that had to be closed first, mostly none.
@@ -282,18 +277,14 @@ class PlayerMetrics:
         self._pending.add(crew.number, crew.reach_ms, since=0, rows=(), x=(), y=())
 
     def _hold(self, lane: Lane[None]) -> None:
-        crew = self._crews.get(lane.track)
-        if crew is not None:
-            self._paths.depend(crew.row_array(), lane.high_offset)
+        self._paths.depend(self._crews[lane.track].row_array(), lane.high_offset)
 
     def _later(self, closed: Sequence[Closed[None]]) -> list[Finding]:
         """Promise the findings of closed windows."""
         findings: list[Finding] = []
         for item in closed:
             self._due.append(_Due(item, findings))
-            crew = self._crews.get(item.track)
-            assert crew is not None
-            crew.closing.append(item.start_ms)
+            self._crews[item.track].closing.append(item.start_ms)
         return findings
 
     def _work(self) -> None:
@@ -322,8 +313,7 @@ class PlayerMetrics:
 
     def _close(self, window: Closed[None]) -> list[Finding]:
         """Give the findings of a window that is over, and forget it."""
-        crew = self._crews.get(window.track)
-        assert crew is not None
+        crew = self._crews[window.track]
         findings = self._findings(window)
         rows = crew.row_array()
         self._totals.clear(rows, window.start_ms)
@@ -334,8 +324,7 @@ class PlayerMetrics:
 
     def _findings(self, window: Closed[None]) -> list[Finding]:
         """Give what each player did in a window so far, players sorted."""
-        crew = self._crews.get(window.track)
-        assert crew is not None
+        crew = self._crews[window.track]
         seen, sums = self._totals.of(crew.row_array(), window.start_ms)
         names = [*crew.rows]
         found = sorted(zip([names[place] for place in seen], sums.T.tolist(), strict=True))
