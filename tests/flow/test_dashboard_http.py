@@ -305,6 +305,19 @@ def test_an_asset_the_browser_has_already_is_not_sent_again(server):
     assert (again.status, again.text) == (304, "")
 
 
+def test_who_sends_a_wrong_token_is_told_so_and_it_is_not_repeated(ground):
+    with DashboardServer(ground.state(token="open sesame"), port=0) as server:
+        reasons = {}
+        for sent in ("", "Bearer", "Bearer ", "Basic Zm9v", "Bearer open-barley"):
+            headers = {"Authorization": sent} if sent else {}
+            answer = get(server, "/api/v1/ledger", **headers)
+            assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert "barley" not in answer.text
+            reasons[sent] = json.loads(answer.text)["error"]["reason"]
+        assert reasons.pop("Bearer open-barley") == "wrong_token"
+        assert set(reasons.values()) == {"no_token"}
+
+
 def test_with_a_token_nothing_answers_without_it_but_probes_and_the_log_in(ground):
     with DashboardServer(ground.state(token="open sesame"), port=0) as server:
         assert get(server, "/api/v1/ledger").status == 401

@@ -70,6 +70,14 @@ def test_with_a_token_strangers_learn_only_whether_it_lives_and_is_ready():
         assert b"links" not in get(f"{url}/readyz", wrong)[1]
 
 
+def test_who_sends_a_wrong_token_is_told_so_and_it_is_not_repeated():
+    with running(Health(lambda: [DOWN], host="127.0.0.1", port=0, token=TOKEN)) as url:
+        assert b"is not" not in get(f"{url}/metrics")[1]
+        assert b"is not" not in get(f"{url}/metrics", {"Authorization": "Basic Zm9v"})[1]
+        said = get(f"{url}/metrics", {"Authorization": "Bearer some-other-word"})[1]
+        assert said == b"the bearer token sent is not the page's\n"
+
+
 def test_with_a_token_who_sends_it_sees_everything():
     with running(Health(lambda: [DOWN], host="127.0.0.1", port=0, token=TOKEN)) as url:
         right = {"Authorization": f"Bearer {TOKEN}"}

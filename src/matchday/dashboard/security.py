@@ -111,7 +111,7 @@ class Guard:
             refusal = _error(429, "too_many_attempts", text)
             refusal.headers["Retry-After"] = f"{WINDOW_S:.0f}"
             return refusal
-        refusal = _error(401, "no_token", "answering request: a bearer token is needed")
+        refusal = _no_token(headers)
         refusal.headers["WWW-Authenticate"] = "Bearer"
         return refusal
 
@@ -241,6 +241,16 @@ def _origin_host(origin: str) -> str:
 
 def _error(status: int, reason: str, text: str) -> JSONResponse:
     return JSONResponse({"error": {"reason": reason, "text": text}}, status_code=status)
+
+
+def _no_token(headers: Headers) -> JSONResponse:
+    """Answer who has shown no token, or one that is not right; without repeating it."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return _error(401, "no_token", "answering request: a bearer token is needed")
+    if not bearer.strip():
+        return _error(401, "no_token", "answering request: the bearer token sent is empty")
+    return _error(401, "wrong_token", "answering request: the bearer token sent is not right")
 
 
 def _with_headers(send: Send) -> Send:

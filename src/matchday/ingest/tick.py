@@ -138,7 +138,11 @@ class Sorter:
         seq = reading.seq
         if seq is not None:
             verdict, missing = self._identities.observe_number(
-                reading.source, numbering_of(reading), seq, reading.t_ms
+                reading.source,
+                numbering_of(reading),
+                seq,
+                reading.t_ms,
+                is_timed=reading.is_timed,
             )
             if missing:
                 counts.missing += missing

@@ -283,7 +283,7 @@ class BrokerFeed:
         version = "5" if link.version == V5 else "3.1.1"
         detail = f"{self._settings.address} with MQTT {version}"
         self._tell(is_up=True, detail=detail)
-        emit(LinkRestored(link="mqtt", detail=detail))
+        emit(LinkRestored(link=f"mqtt.{self._settings.client_id}", detail=detail))
 
     def _drop(self, link: Connection, error: UnavailableError) -> None:
         link.abandon(error)
@@ -311,7 +311,7 @@ class BrokerFeed:
         self._tell(is_up=False, detail=str(error))
         if not self._is_loss_told:
             self._is_loss_told = True
-            emit(LinkLost(link="mqtt", detail=str(error)))
+            emit(LinkLost(link=f"mqtt.{self._settings.client_id}", detail=str(error)))
 
     def _tell(self, *, is_up: bool, detail: str) -> None:
         old = self._state

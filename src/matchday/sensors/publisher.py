@@ -296,7 +296,7 @@ class Publisher:
         version = "5" if self._protocol.is_v5 else "3.1.1"
         detail = f"{self._broker.shown}, MQTT {version}"
         self._link = LinkState("mqtt", True, self._clock.wall_ms(), detail)
-        emit(LinkRestored(link="mqtt", detail=detail))
+        emit(LinkRestored(link=f"mqtt.{self._client_id}", detail=detail))
 
     def _lost(self, detail: str) -> None:
         if self._connection is not None:
@@ -312,7 +312,7 @@ class Publisher:
         since_ms = self._clock.wall_ms() if self._link.is_up else self._link.since_ms
         self._link = LinkState("mqtt", False, since_ms, detail)
         if is_news:
-            emit(LinkLost(link="mqtt", detail=detail))
+            emit(LinkLost(link=f"mqtt.{self._client_id}", detail=detail))
 
     def _backoff_s(self, attempts: int) -> float:
         longest_s: float = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(attempts - 1, 10))

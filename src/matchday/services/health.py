@@ -264,11 +264,18 @@ def _answers(
             elif is_shut:
                 self._answer(429, b"too many wrong tokens; wait a minute\n", "text/plain")
             else:
-                self._answer(401, b"the page's token as bearer, please\n", "text/plain")
+                self._answer(401, self._why_not(), "text/plain")
 
         def _is_trusted(self) -> bool:
             shown = self.headers.get("Authorization", "")
             return door is None or door.lets_in(self.client_address[0], shown)
+
+        def _why_not(self) -> bytes:
+            """Say that the token sent is not right, or that none was; without repeating it."""
+            scheme, _, offered = self.headers.get("Authorization", "").partition(" ")
+            if scheme.lower() == "bearer" and offered.strip():
+                return b"the bearer token sent is not the page's\n"
+            return b"the page's token as bearer, please\n"
 
         def _answer(self, status: int, body: bytes, kind: str) -> None:
             self.send_response(status)
