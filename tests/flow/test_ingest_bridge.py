@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections import Counter
@@ -228,6 +229,26 @@ def test_number_that_arrives_late_is_no_longer_missing(stream):
     assert counted(stream) == Counts(accepted=3, missing=0)
 
 
+@pytest.mark.parametrize("connections", [(1, 1), (1, 2)])
+def test_number_without_a_time_delivered_again_is_a_duplicate(stream, connections):
+    payloads = [b'{"quantity":"q","value":1.5,"seq":%d}' % seq for seq in (1, 2, 3)]
+    feed = HandFeed()
+    running = Running(stream, feed)
+    feed.hand(*payloads, connection=connections[0])
+    wait_until(lambda: len(feed.acknowledged) == 3, what="all are acknowledged")
+    if connections[0] == connections[1]:
+        running.end()
+        feed = HandFeed()
+        running = Running(stream, feed)
+    else:
+        feed.acknowledged.clear()
+    feed.hand(*payloads, connection=connections[1])
+    wait_until(lambda: len(feed.acknowledged) == 3, what="all are acknowledged again")
+    running.end()
+    assert seqs(stream) == [1, 2, 3]
+    assert counted(stream) == Counts(accepted=3, duplicate=3)
+
+
 def test_text_without_identity_is_compared_only_with_the_tail_in_doubt(stream):
     feed = HandFeed()
     running = Running(stream, feed)
@@ -241,6 +262,18 @@ def test_text_without_identity_is_compared_only_with_the_tail_in_doubt(stream):
     wait_until(lambda: len(again.acknowledged) == 2, what="both are acknowledged")
     running.end()
     assert counted(stream) == Counts(accepted=3, duplicate=1)
+
+
+def test_zones_of_one_message_without_a_time_delivered_again_are_all_duplicates(stream):
+    zones = [{"zone_id": f"z{place}", "person_count": 3 + place} for place in range(3)]
+    payload = json.dumps({"zones": zones}).encode()
+    for _ in range(2):
+        feed = HandFeed()
+        running = Running(stream, feed)
+        feed.hand(payload, topic="crowd/density/gates")
+        wait_until(lambda feed=feed: len(feed.acknowledged) == 1, what="it is acknowledged")
+        running.end()
+    assert counted(stream) == Counts(accepted=3, duplicate=3)
 
 
 def test_bridge_that_was_taken_over_writes_nothing_more_and_acknowledges_nothing(stream):

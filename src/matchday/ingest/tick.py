@@ -116,6 +116,8 @@ class Sorter:
         except RefusedError as error:
             self._refuse(tick, topic, payload, error, arrived_ms)
             return
+        is_vague = not all(reading.is_timed for reading in readings)
+        is_repeated = is_vague and self._is_repeated(tick, delivery)
         for reading in readings:
             counts = tick.counts.get(reading.source)
             if counts is None:
@@ -123,7 +125,7 @@ class Sorter:
             if unknown_fields:
                 counts.unknown_fields += unknown_fields
                 unknown_fields = 0
-            self._accept(tick, reading, counts, delivery)
+            self._accept(tick, reading, counts, is_repeated=is_repeated)
             self._steady.learn(reading)
 
     def _accept(
@@ -131,12 +133,16 @@ class Sorter:
         tick: Tick,
         reading: Reading,
         counts: Counts,
-        delivery: tuple[str, int, str, bytes],
+        *,
+        is_repeated: bool,
     ) -> None:
         value = encode_reading(reading)
         is_new = True
         seq = reading.seq
-        if seq is not None:
+        if is_repeated and not reading.is_timed:
+            # Its time is that of an arrival, and another one now: its number proves nothing.
+            is_new = False
+        elif seq is not None:
             verdict, missing = self._identities.observe_number(
                 reading.source,
                 numbering_of(reading),
@@ -155,23 +161,22 @@ class Sorter:
                     is_new = False
         elif reading.is_timed:
             is_new = self._identities.observe_content(value)
-        else:
-            is_new = self._is_new_without_identity(tick, delivery)
         if is_new:
             counts.accepted += 1
             tick.analytics.append(Record(partition_key(reading).encode(), value))
         else:
             counts.duplicate += 1
 
-    def _is_new_without_identity(self, tick: Tick, delivery: tuple[str, int, str, bytes]) -> bool:
+    def _is_repeated(self, tick: Tick, delivery: tuple[str, int, str, bytes]) -> bool:
+        """Tell whether a message without a time of its own was committed before; note it if not."""
         origin, packet_id, topic, payload = delivery
         if packet_id == 0:
-            return True
+            return False
         digest = digest_of(topic, payload)
         if self._doubt.is_repeated(origin, packet_id, digest):
-            return False
+            return True
         tick.tail.append(TailEntry(origin, packet_id, digest))
-        return True
+        return False
 
     def _refuse(
         self, tick: Tick, topic: str, payload: bytes, error: RefusedError, arrived_ms: int
