@@ -330,10 +330,10 @@ def test_malformed_packet_ends_the_connection_with_its_code(lab: Lab) -> None:
 def test_loss_is_told_once_however_often_the_broker_is_tried(lab: Lab) -> None:
     clock = ManualClock()
     feed = lab.feed(Address("127.0.0.1", free_port()), clock=clock)
-    before = PROCESS.value("matchday_link_losses_total", link="mqtt")
+    before = PROCESS.value("matchday_link_losses_total", link="mqtt.c")
     for _ in range(20):
         assert feed.receive(timeout_s=1) == []
-    assert PROCESS.value("matchday_link_losses_total", link="mqtt") == before + 1
+    assert PROCESS.value("matchday_link_losses_total", link="mqtt.c") == before + 1
     assert "connection refused" in feed.link().detail
 
 
