@@ -1,6 +1,6 @@
 """Deliveries in doubt: those whose acknowledgement may have been lost, known by packet.
 
-For what has neither number nor time of its own, the only sign of a repetition is the MQTT
+For what has no time of its own, with a number or not, the only sign of a repetition is the MQTT
 packet identifier, which belongs to a session of one origin: a broker's (origin "") outlives
 connections and restarts of ingest, a publisher's at our own endpoint begins anew when the
 publisher does. Owns when a packet identifier proves something. Does not own what identifies
