@@ -135,7 +135,7 @@ def test_broker_that_names_no_broker_yet_ends_nothing_and_is_asked_again() -> No
             stream.link()
             return broker.asked_count >= asked_count + 3
 
-        wait_until(is_asked, what="it was asked again")
+        wait_until(is_asked, what="it was asked again", timeout_s=60)
         with pytest.raises(UnavailableError, match="names no broker"):
             ask_brokers(stream._cluster)
         assert not stream._cluster.answers()
