@@ -71,7 +71,7 @@ def test_gaps_are_kept_open_again_once_leaping_has_ended():
         identities.observe_number("leaping", "q", number * 10_000, number)
     identities.observe_number("steady", "q", 0, 0)
     identities.observe_number("steady", "q", 100, 100)
-    assert identities.observe_number("steady", "q", 50, 50) == (Verdict.STRAGGLER, -1)
+    assert identities.observe_number("steady", "q", 50, 50)[0] is Verdict.STRAGGLER
     for turn in range(3):
         identities.turn(turn * WINDOW_MS)
     identities.observe_number("steady", "q", 300, 300)

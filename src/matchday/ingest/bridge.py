@@ -358,8 +358,6 @@ class Bridge:
             events.emit(events.DuplicatesDropped(duplicate))
         if missing > 0:
             events.emit(events.NumbersMissing(missing))
-        for source in self._identities.shared_names():
-            events.emit(events.NameShared(source))
         for reason, count in tick.reasons.items():
             events.emit(events.MessagesRefused(reason, count))
         flood = self._flood.note(

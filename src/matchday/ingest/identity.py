@@ -3,8 +3,8 @@
 A numbered reading is known by (source, quantity or kind, seq, t); a reading with a time of
 its own but no number by a digest of its stream record; any other reading has no identity
 of content. State lives in memory and is rebuilt from the stream after a restart. Pure: the
-caller says what time it is. Does not own the window of one numbering (`numbering`), several
-runs of one (`runs`), nor what is in doubt by its packet identifier (`protocols.redelivery`).
+caller says what time it is. Does not own the window of one numbering (`numbering`), nor what
+is in doubt by its packet identifier (`protocols.redelivery`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from itertools import accumulate, chain
 from operator import itemgetter
 
 from matchday.ingest.numbering import Numbering, Verdict, begun
-from matchday.ingest.runs import RUNS_MAX, Outcome, Runs
 
 GAP_FILL_MAX = 10_000
 """Longest gap, in numbers, inside which late arrivals are still recognised one by one."""
@@ -32,26 +31,16 @@ GAP_FILL_SHORT = 16
 NUMBERINGS_MAX = 1_000_000
 """Numberings remembered at most, beyond those heard within the last two windows."""
 
-RUNS_BESIDE_MAX = 100_000
-"""Runs remembered beside the last one of each numbering, of all together; beyond, each
-numbering that begins anew keeps `RUNS_FEW`. A run alone costs 200 B."""
-
-RUNS_FEW = 3
-
-SHARED_NAMES_MAX = 1000
-"""Names said by two senders of which it is remembered that this was told."""
-
 AGED_PER_TURN = 20_000
 """Numberings whose window is moved in one call of `Identities.turn`: about 10 ms."""
 
 _EVICTED_SHARE = 10
-_Known = Numbering | Runs
 
 
 class Keys:
     """Source and numbering of all that was known at one moment, for eight bytes each."""
 
-    def __init__(self, numberings: Mapping[str, Mapping[str, _Known]]) -> None:
+    def __init__(self, numberings: Mapping[str, Mapping[str, Numbering]]) -> None:
         self._sources = [source for sources in numberings.values() for source in sources]
         self._numberings = list(numberings)
         self._ends = array("q", accumulate(map(len, numberings.values())))
@@ -89,8 +78,10 @@ class Identities:
         self._numberings_max = numberings_max
         self._entries_min = entries_min
         # By numbering and source: no key of its own for each, and texts alone are found sooner.
-        self._numberings: dict[str, dict[str, _Known]] = {}
+        self._numberings: dict[str, dict[str, Numbering]] = {}
         self._count = 0
+        self._older: dict[tuple[str, str], Numbering] = {}
+        self._oldest: dict[tuple[str, str], Numbering] = {}
         self._digests: set[bytes] = set()
         self._older_digests: set[bytes] = set()
         self._entries = 0
@@ -100,12 +91,7 @@ class Identities:
         self._holes = 0
         self._older_holes = 0
         self._gap_fill_max = GAP_FILL_MAX
-        self._ageing: list[_Known] = []
-        self._runs_beside = 0
-        self._shared: set[str] = set()
-        self._shared_untold: list[str] = []
-        self._counted: dict[str, int] = {}
-        self._counted_turns = 0
+        self._ageing: list[Numbering] = []
 
     def __len__(self) -> int:
         return self._count + len(self._digests) + len(self._older_digests)
@@ -116,89 +102,35 @@ class Identities:
         return self._count
 
     def observe_number(
-        self, source: str, numbering: str, seq: int, t_ms: int, *, is_timed: bool = True
+        self, source: str, numbering: str, seq: int, t_ms: int
     ) -> tuple[Verdict, int]:
         """Take in a numbered reading; gives the verdict and the change in missing numbers.
 
         Numbers are from 0 to below 2**62, as the gate has it.
-
-        Args:
-            source: Who said it.
-            numbering: Of which of its numberings.
-            seq: The number.
-            t_ms: Its event time.
-            is_timed: Whether the source stated it; otherwise it is the time of arrival.
         """
         self._entries += 1
         known = self._find(source, numbering)
         if known is None:
             self._put(source, numbering, begun(seq, t_ms))
             return Verdict.NEW, 0
-        if type(known) is Numbering:
-            if known.append_next(seq, t_ms):
-                return Verdict.NEW, 0
-            gap = known.skipped_before(seq)
-            if 0 < gap <= self._gap_fill_max:
-                known.leap(t_ms, gap)
-                return Verdict.NEW, self._settle(source, Outcome(Verdict.NEW, gap, gap, gap))
-            if gap < 0:
-                judged = known.look_back(seq, t_ms, is_timed=is_timed)
-                if judged is not None:
-                    return judged[0], self._settle(source, Outcome(*judged))
-            known = Runs((source, numbering), known)
-        assert isinstance(known, Runs)
-        outcome = self._observe_run(known, seq, t_ms, is_timed)
-        return outcome.verdict, self._settle(source, outcome)
-
-    def _observe_run(self, runs: Runs, seq: int, t_ms: int, is_timed: bool) -> Outcome:
-        """Take a reading in among the runs of its numbering, and keep those in place of one."""
-        source, numbering = runs.key
-        before = len(runs)
-        outcome = runs.observe(
-            seq,
-            t_ms,
-            is_timed=is_timed,
-            gap_fill_max=self._gap_fill_max,
-            runs_max=RUNS_MAX if self._runs_beside < RUNS_BESIDE_MAX else RUNS_FEW,
-        )
-        self._runs_beside += len(runs) - before
-        self._numberings[numbering][source] = runs.only or runs
-        is_news = runs.are_senders and source not in self._shared
-        if is_news and len(self._shared) < SHARED_NAMES_MAX:
-            self._shared.add(source)
-            self._shared_untold.append(source)
-        return outcome
-
-    def _settle(self, source: str, outcome: Outcome) -> int:
-        """Give the change in missing numbers: no more is taken back than was counted.
-
-        A gap seen in what was read back may look like one only because reading began in the
-        middle of two runs. What its owner has counted then tells.
-        """
-        missing = outcome.missing
-        if outcome.opened:
-            self._holes += outcome.opened
-            if self._holes + self._older_holes > HOLES_MAX:
-                self._gap_fill_max = GAP_FILL_SHORT
-        if missing and self._counted and (counted := self._counted.get(source)) is not None:
-            if missing < 0 and outcome.uncounted - missing > counted:
-                missing = outcome.uncounted
-            self._counted[source] = counted + missing
-        return missing
-
-    def recall(self, counted: Mapping[str, int]) -> None:
-        """Say what was counted as missing in the stretch of the stream that was read back.
-
-        Args:
-            counted: By source, of all sources that have gaps in that stretch.
-        """
-        self._counted = dict(counted)
-        self._counted_turns = 0
-
-    def shared_names(self) -> list[str]:
-        """Give the sources of which it has come out since the last call that two send them."""
-        found, self._shared_untold = self._shared_untold, []
-        return found
+        if known.append_next(seq, t_ms):
+            return Verdict.NEW, 0
+        if self._is_in_older((source, numbering), seq, t_ms):
+            return Verdict.DUPLICATE, 0
+        gap = known.skipped_before(seq)
+        if gap <= 0:
+            verdict = known.look_back(seq, t_ms)
+            if verdict is Verdict.RENUMBERED:
+                self._begin_anew(source, numbering, seq, t_ms)
+            return verdict, -1 if verdict is Verdict.NEW else 0
+        if gap > self._gap_fill_max:
+            self._begin_anew(source, numbering, seq, t_ms)
+            return Verdict.NEW, gap
+        known.leap(t_ms, gap)
+        self._holes += gap
+        if self._holes + self._older_holes > HOLES_MAX:
+            self._gap_fill_max = GAP_FILL_SHORT
+        return Verdict.NEW, gap
 
     def follows(self, source: str, numbering: str, seq: int, t_ms: int) -> bool:
         """Take in a reading if it is the very next of a known numbering; tell whether it was.
@@ -311,29 +243,15 @@ class Identities:
         due = self._ageing[-AGED_PER_TURN:]
         del self._ageing[-AGED_PER_TURN:]
         for known in due:
-            if type(known) is Numbering:
-                known.forget_before_last_mark()
-            elif isinstance(known, Runs):
-                self._age_runs(known)
+            known.forget_before_last_mark()
         if self._ageing:
             return
         self._turned_ms = arrived_ms
-        self._counted_turns += 1
-        if self._counted_turns >= 2:
-            self._counted = {}
+        self._oldest, self._older = self._older, {}
         if self._foreign:
             self._forget_foreign()
         if self._count > self._numberings_max:
             self._forget_quiet()
-
-    def _age_runs(self, runs: Runs) -> None:
-        """Age the runs of a numbering, and keep the last one alone when the others are over."""
-        source, numbering = runs.key
-        before = len(runs)
-        runs.forget_before_last_mark()
-        if self._find(source, numbering) is runs:
-            self._runs_beside += len(runs) - before
-            self._numberings[numbering][source] = runs.only or runs
 
     def _forget_quiet(self) -> None:
         """Forget those silent for longest, a tenth more than needed so that it is rarely due."""
@@ -349,7 +267,7 @@ class Identities:
             self._forget(source, numbering)
             self._foreign.pop((source, numbering), None)
 
-    def _is_foreign(self, key: tuple[str, str], known: _Known) -> bool:
+    def _is_foreign(self, key: tuple[str, str], known: Numbering) -> bool:
         """Tell whether nothing of a disowned numbering has come here since."""
         return self._foreign.get(key) == known.last
 
@@ -363,7 +281,7 @@ class Identities:
                 self._forget(source, numbering)
         self._foreign = {}
 
-    def _find(self, source: str, numbering: str) -> _Known | None:
+    def _find(self, source: str, numbering: str) -> Numbering | None:
         sources = self._numberings.get(numbering)
         return None if sources is None else sources.get(source)
 
@@ -373,12 +291,22 @@ class Identities:
 
     def _forget(self, source: str, numbering: str) -> None:
         sources = self._numberings[numbering]
-        known = sources.pop(source)
-        if isinstance(known, Runs):
-            self._runs_beside -= len(known) - 1
+        del sources[source]
         self._count -= 1
         if not sources:
             del self._numberings[numbering]
+
+    def _begin_anew(self, source: str, numbering: str, seq: int, t_ms: int) -> None:
+        """Begin a new window; the one before is kept for two turns, to know its duplicates."""
+        sources = self._numberings[numbering]
+        self._older[source, numbering] = sources[source]
+        sources[source] = begun(seq, t_ms)
+
+    def _is_in_older(self, key: tuple[str, str], seq: int, t_ms: int) -> bool:
+        if not self._older and not self._oldest:
+            return False
+        found = self._older.get(key), self._oldest.get(key)
+        return any(one is not None and one.has(seq, t_ms) for one in found)
 
 
 def digest_of(topic: str, payload: bytes) -> str:

@@ -1,7 +1,7 @@
 """The window of one source's own numbering: event times by number, in one small array.
 
-Owns what one window holds and how it ages. Does not own several windows of one numbering
-(`runs`), which source has which, nor bounds over all of them (`identity`).
+Owns what one window holds and how it ages. Does not own which window a source has, what
+becomes of a window that is left for a new one, nor bounds over all of them (`identity`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from array import array
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-LACKING: Final = -(2**62)
-"""Stands for the event time of a number that was left out."""
-
+_HOLE: Final = -(2**62)
 _UNTOLD: Final = -1
 
 # Places in the array: the number that place 0 would have; the last number that was written
@@ -26,8 +24,8 @@ _FIRST: Final = 3
 class Verdict(Enum):
     """What a numbered reading is in relation to those before it.
 
-    A straggler has a number from before the window, or from its old end: its content has to
-    tell whether it is new, or will have to when it comes again.
+    A straggler has a number from before the window: only its content can tell whether it
+    is new.
     """
 
     NEW = "new"
@@ -59,11 +57,6 @@ class Numbering(_Row):
         return self[_BASE] + len(self) - 1, self[-1]
 
     @property
-    def first(self) -> tuple[int, int]:
-        """Give the number that the window begins with and its event time."""
-        return self[_BASE] + _FIRST, self[_FIRST]
-
-    @property
     def is_told(self) -> bool:
         """Tell whether its owner has written the last number down, by `tell`."""
         return self[_TOLD] == self[_BASE] + len(self) - 1
@@ -92,7 +85,7 @@ class Numbering(_Row):
 
     def leap(self, t_ms: int, gap: int) -> None:
         """Take in a reading after so many numbers that may still come."""
-        self.extend([LACKING] * gap)
+        self.extend([_HOLE] * gap)
         self.append(t_ms)
 
     def has(self, seq: int, t_ms: int) -> bool:
@@ -100,84 +93,29 @@ class Numbering(_Row):
         place = seq - self[_BASE]
         return _FIRST <= place < len(self) and self[place] == t_ms
 
-    def at(self, seq: int) -> int | None:
-        """Give the event time that this number has, `LACKING`, or nothing outside the window."""
-        place = seq - self[_BASE]
-        return self[place] if _FIRST <= place < len(self) else None
+    def look_back(self, seq: int, t_ms: int) -> Verdict:
+        """Judge a number that is not above the last; take it in if it was missing.
 
-    def lacking_about(self, seq: int) -> tuple[int, int]:
-        """Give how many numbers right below one that is lacking are so too, and from it on."""
-        place = below = above = seq - self[_BASE]
-        while below > _FIRST and self[below - 1] == LACKING:
-            below -= 1
-        while self[above] == LACKING:
-            above += 1
-        return place - below, above - place
-
-    def look_back(
-        self, seq: int, t_ms: int, *, is_timed: bool = True
-    ) -> tuple[Verdict, int] | None:
-        """Judge a number that is not above the last; take it in if it was late.
-
-        Returns:
-            The verdict and the change in missing numbers; nothing if it is of another run or
-            from before the window. A number left out is of another run if its time is later
-            than the last one's: a source does not go back.
+        Under the window a reading later than all we know is of a new numbering, and so is one
+        of a number that another has. The owner then begins a new window.
         """
         place = seq - self[_BASE]
         if place < _FIRST:
-            return None
+            return Verdict.STRAGGLER if t_ms <= self[-1] else Verdict.RENUMBERED
         known = self[place]
         if known == t_ms:
-            return Verdict.DUPLICATE, 0
-        if known != LACKING or (t_ms > self[-1] and is_timed):
-            return None
-        return self.fill(seq, t_ms), -1
-
-    def fill(self, seq: int, t_ms: int) -> Verdict:
-        """Take in a reading whose number is lacking.
-
-        One among those dropped next is a straggler: the content is remembered for longer.
-        """
-        place = seq - self[_BASE]
+            return Verdict.DUPLICATE
+        if known != _HOLE:
+            return Verdict.RENUMBERED
         self[place] = t_ms
-        return Verdict.STRAGGLER if place - _FIRST < self._dropped_next else Verdict.NEW
-
-    def part(self, seq: int, t_ms: int, lacking: int) -> Numbering:
-        """End this window with a reading whose number it lacks; give what was above the gap.
-
-        Args:
-            seq: The number.
-            t_ms: Its event time.
-            lacking: How many numbers are lacking from it on.
-        """
-        place = seq - self[_BASE]
-        begin = place + lacking
-        marked = self._dropped_next
-        told, mark = self[_TOLD], max(0, marked - (begin - _FIRST))
-        upper = Numbering("q", (self[_BASE] + begin - _FIRST, told, mark))
-        upper.extend(self[begin:])
-        del self[place:]
-        self[_MARK] = min(marked, place - _FIRST)
-        self[_TOLD] = _UNTOLD
-        self.append(t_ms)
-        return upper
-
-    def join(self, upper: Numbering, gap: int) -> None:
-        """Go on with another window that begins after so many numbers that may still come."""
-        self.extend([LACKING] * gap)
-        self.extend(upper[_FIRST:])
-
-    @property
-    def _dropped_next(self) -> int:
-        """Give how many numbers of the window are dropped when it ages next."""
-        return self[_MARK] if self[_MARK] >= 0 else 1
+        return Verdict.NEW
 
     def forget_before_last_mark(self) -> None:
         """Drop what was there at the call before the last one, and set the next mark."""
         mark, count = self[_MARK], len(self) - _FIRST
-        drop = self._dropped_next
-        if drop < count:
+        kept = mark if mark >= 0 else 1
+        if kept < count:
+            drop = kept
             self[_MARK] = count - drop
         else:
             drop = count - 1

@@ -144,11 +144,7 @@ class Sorter:
             is_new = False
         elif seq is not None:
             verdict, missing = self._identities.observe_number(
-                reading.source,
-                numbering_of(reading),
-                seq,
-                reading.t_ms,
-                is_timed=reading.is_timed,
+                reading.source, numbering_of(reading), seq, reading.t_ms
             )
             if missing:
                 counts.missing += missing

@@ -21,8 +21,9 @@ Level = Literal["silent", "debug", "info", "warning", "error"]
 class Event:
     """Something worth counting or telling.
 
-    A subclass says how: by its `level` ("silent" is only counted), and its `counter`, to which
-    its field `count` is added, or 1; the fields named in `labels` become labels.
+    Class attributes of a subclass say how: `level` (a "silent" event is only counted),
+    and `counter`: the metric it adds to. The amount is the field `count` where the event
+    has one, else 1; fields named in `labels` become labels.
     """
 
     level: ClassVar[Level] = "info"
@@ -41,8 +42,11 @@ def emit(event: Event) -> None:
             text=type(event).__doc__ or "",
         )
     if event.level != "silent":
-        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
-        logs.write(event.level, name, values)
+        logs.write(event.level, _snake(type(event).__name__), values)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 # --- services -------------------------------------------------------------------------------
@@ -142,15 +146,6 @@ class NumbersMissing(Event):
     level = "silent"
     counter = "matchday_ingest_missing_total"
     count: int
-
-
-@dataclass(frozen=True)
-class NameShared(Event):
-    """Two senders number their messages under one name, as far as numbers and times tell."""
-
-    level = "warning"
-    source: str
-    detail: str = "two senders number under this name; give each its own"
 
 
 @dataclass(frozen=True)
