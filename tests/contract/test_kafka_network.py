@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from typing import Any
+from contextlib import ExitStack, closing, suppress
+from typing import Any, Self
 
 import pytest
 
@@ -15,8 +15,9 @@ pytest.importorskip("confluent_kafka")
 from matchday.clock import SystemClock
 from matchday.domain.topics import Topic
 from matchday.errors import UnavailableError
-from matchday.ports import Bookmark, Partition, Record
+from matchday.ports import Bookmark, Partition, Record, Start
 from matchday.stream.kafka import KafkaStream
+from servers.hiding_proxy import HidingProxy
 from servers.process import LOOPBACK, free_ports, wait_until
 from servers.proxy import Proxy
 
@@ -25,6 +26,9 @@ IO_TIMEOUT_S = 2.0
 BOUND_S = 3 * IO_TIMEOUT_S
 """The commit's own bound, that of aborting, and what the machine may be late by."""
 COMMITS = 25
+USERS = 6
+HIDDEN_S = 6.0
+AFTER = b"after"
 
 
 class Holder:
@@ -47,6 +51,19 @@ class Holder:
         raise AssertionError("nothing expires here")
 
 
+def options_behind(proxy_port: int, port: int, controller_port: int, behind: int) -> dict[str, Any]:
+    """Give the options of a node with a second listener at `behind`, behind a proxy."""
+    listeners = {
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},PROXIED://{LOOPBACK}:{behind},"
+        f"CONTROLLER://{LOOPBACK}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port},PROXIED://{LOOPBACK}:{proxy_port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,"
+        "CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+    }
+    return {"port": port, "controller_port": controller_port, "settings": listeners}
+
+
 @pytest.mark.timeout(300)
 def test_commits_with_bookmarks_end_in_time_however_their_connection_is_cut(
     fresh_kafka: Callable[..., Any],
@@ -54,24 +71,84 @@ def test_commits_with_bookmarks_end_in_time_however_their_connection_is_cut(
     """The client itself waits for ever here (librdkafka issue 5456)."""
     port, controller_port, behind = free_ports(3)
     with Proxy(behind) as proxy:
-        fresh_kafka(
-            port=port,
-            controller_port=controller_port,
-            settings={
-                "listeners": f"PLAINTEXT://{LOOPBACK}:{port},PROXIED://{LOOPBACK}:{behind},"
-                f"CONTROLLER://{LOOPBACK}:{controller_port}",
-                "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port},"
-                f"PROXIED://{LOOPBACK}:{proxy.port}",
-                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,"
-                "CONTROLLER:PLAINTEXT",
-                "inter.broker.listener.name": "PLAINTEXT",
-            },
-        )
+        fresh_kafka(**options_behind(proxy.port, port, controller_port, behind))
         url = f"kafka://{LOOPBACK}:{proxy.port}"
         with closing(KafkaStream(url, clock=CLOCK, io_timeout_s=IO_TIMEOUT_S)) as stream:
             stream.prepare()
             slowest_s = slowest_commit_s(stream, proxy)
     assert slowest_s < BOUND_S
+
+
+@pytest.mark.timeout(300)
+def test_clients_go_on_after_the_cluster_named_no_broker(fresh_kafka: Callable[..., Any]):
+    """Many of the library's clients never ask anybody again after that (its issue 5301)."""
+    port, controller_port, behind = free_ports(3)
+    with HidingProxy(behind) as proxy, ExitStack() as stack:
+        options = options_behind(proxy.port, port, controller_port, behind)
+        direct = stack.enter_context(closing(KafkaStream(fresh_kafka(**options).url, clock=CLOCK)))
+        direct.prepare()
+        url = f"kafka://{LOOPBACK}:{proxy.port}"
+        users = [stack.enter_context(User(url, str(number))) for number in range(USERS)]
+        wait_until(lambda: all(user.has_begun() for user in users), what="all have begun")
+        proxy.is_hiding = True
+        proxy.cut()
+        CLOCK.wait(threading.Event(), HIDDEN_S)
+        assert proxy.hidden_count
+        proxy.is_hiding = False
+        with closing(direct.producer("direct")) as producer:
+            producer.commit({Topic.LEDGER: [Record(AFTER, b"{}")]})
+        wait_until(
+            lambda: all(user.has_gone_on() for user in users), what="all have gone on", timeout_s=60
+        )
+
+
+class User:
+    """A stream of its own with a reader, a member of a group and a producer, used in a thread."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._stream = KafkaStream(url, clock=CLOCK, io_timeout_s=IO_TIMEOUT_S)
+        self._name = name
+        self._holder = Holder()
+        self._ended = threading.Event()
+        self._given: set[int] = set()
+        self._written_count = 0
+        self._thread = threading.Thread(target=self._run, name=f"user-{name}")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def has_begun(self) -> bool:
+        """Tell whether it holds partitions and has written."""
+        return bool(self._holder.held and self._written_count)
+
+    def has_gone_on(self) -> bool:
+        """Tell whether reader and member were given the record, and one was written since."""
+        if len(self._given) < 2:
+            self._written_count = 0
+        return self._written_count > 0
+
+    def _run(self) -> None:
+        topics = [Topic.LEDGER]
+        with (
+            closing(self._stream) as stream,
+            closing(stream.reader(topics, Start.end())) as reader,
+            closing(stream.consumer(f"group-{self._name}", topics, self._holder)) as member,
+        ):
+            while not self._ended.is_set():
+                stream.link()
+                for number, one in enumerate((reader, member)):
+                    with suppress(UnavailableError):
+                        given = one.poll(timeout_s=0.05, records_max=100)
+                        if any(record.key == AFTER for record in given):
+                            self._given.add(number)
+                with suppress(UnavailableError), closing(stream.producer(self._name)) as producer:
+                    producer.commit({Topic.RESULTS: [Record(b"key", b"{}")]})
+                    self._written_count += 1
 
 
 def slowest_commit_s(stream: KafkaStream, proxy: Proxy) -> float:

@@ -8,9 +8,12 @@ for clients to connect and ask what there is.
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import struct
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -25,22 +28,28 @@ BROKER_ID: Final = 1
 NAME: Final = b"lone"
 
 
-class LoneBroker:
-    """Answers at `port` from entry to exit.
+class Endpoint:
+    """Takes connections at `port` from entry to exit, each in a thread of its own.
+
+    Args:
+        serve: Given each connection, until it returns.
+        name: Of the thread that listens.
 
     Attributes:
         port: On loopback.
-        is_counted: It names itself; False makes it alone.
-        asked_count: How often it was asked which brokers there are.
     """
 
-    def __init__(self) -> None:
-        self.is_counted = True
-        self.asked_count = 0
-        self._server = socketserver.ThreadingTCPServer((LOOPBACK, 0), self._handler())
+    def __init__(self, serve: Callable[[socket.socket], None], *, name: str) -> None:
+        class Connection(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with suppress(OSError):
+                    serve(self.request)
+
+        self._server = socketserver.ThreadingTCPServer((LOOPBACK, 0), Connection)
         self._server.daemon_threads = True
+        self._server.block_on_close = False
         self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, name="lone-broker")
+        self._thread = threading.Thread(target=self._server.serve_forever, name=name)
 
     def __enter__(self) -> Self:
         """Listen."""
@@ -58,18 +67,25 @@ class LoneBroker:
         self._thread.join()
         self._server.server_close()
 
-    def _handler(self) -> type[socketserver.StreamRequestHandler]:
-        broker = self
 
-        class Connection(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                while head := self.rfile.read(4):
-                    request = self.rfile.read(struct.unpack(">i", head)[0])
-                    key, version, number = struct.unpack_from(">hhi", request)
-                    said = struct.pack(">i", number) + broker._answer(key, version, request)
-                    self.wfile.write(struct.pack(">i", len(said)) + said)
+class LoneBroker(Endpoint):
+    """A broker that can be alone in the world.
 
-        return Connection
+    Attributes:
+        is_counted: It names itself; False makes it alone.
+        asked_count: How often it was asked which brokers there are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._serve, name="lone-broker")
+        self.is_counted = True
+        self.asked_count = 0
+
+    def _serve(self, client: socket.socket) -> None:
+        while request := frame(client):
+            key, version, number = struct.unpack_from(">hhi", request)
+            said = struct.pack(">i", number) + self._answer(key, version, request)
+            client.sendall(struct.pack(">i", len(said)) + said)
 
     def _answer(self, key: int, version: int, request: bytes) -> bytes:
         if key == API_VERSIONS:
@@ -97,6 +113,22 @@ class LoneBroker:
             + struct.pack(f">h{len(NAME)}sii", len(NAME), NAME, controller, len(topics))
             + rows
         )
+
+
+def frame(source: socket.socket) -> bytes:
+    """Read one message of Kafka's protocol, without its length; nothing at the end."""
+    head = _exactly(source, 4)
+    return _exactly(source, struct.unpack(">i", head)[0]) if head else b""
+
+
+def _exactly(source: socket.socket, count: int) -> bytes:
+    found = bytearray()
+    while len(found) < count:
+        chunk = source.recv(count - len(found))
+        if not chunk:
+            return b""
+        found += chunk
+    return bytes(found)
 
 
 def _names(body: bytes) -> list[bytes]:

@@ -7,7 +7,7 @@ read and write, nor the state of the link (`kafka_link`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -59,6 +59,9 @@ READ_AHEAD_PAUSE_MS: Final = 20
 ASK_PAUSE_S: Final = 0.05
 ASK_S_MIN: Final = 0.1
 
+# How long one client is asked for brokers before another one is.
+ASK_STEP_S: Final = 2.0
+
 # How long to wait for confirmed commits to become visible, and between two looks.
 SETTLE_S: Final = 0.5
 SETTLE_PAUSE_S: Final = 0.005
@@ -74,6 +77,25 @@ class ClientLog:
         emit(ClientLogged("librdkafka", form % values))
 
 
+class _Questions:
+    """The client for questions, made anew where it has lost the cluster for good.
+
+    A broker that has just been started or woken may name no broker at all. librdkafka (2.10 to
+    2.16; its issue 5301) then drops all that it knew, and now and then does not go back to
+    where it began: that client never asks anybody anything again.
+    """
+
+    def __init__(self, make: Callable[[], AdminClient]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self.client = make()
+
+    def replace(self) -> None:
+        """Ask with another client from now on; what the old one was asked ends with it."""
+        with self._lock:
+            self.client = self._make()
+
+
 @dataclass(frozen=True)
 class Cluster:
     """What a client needs to know of its stream.
@@ -85,7 +107,7 @@ class Cluster:
         clock: For deadlines and the link's times.
         link: Takes what the clients notice.
         io_timeout_s: How long one call may wait for the cluster, seconds.
-        admin: Asks for everything but records; may be used from any thread.
+        probe: Asks whether the cluster is there.
     """
 
     address: KafkaAddress
@@ -93,19 +115,26 @@ class Cluster:
     clock: Clock
     link: KafkaLink
     io_timeout_s: float
-    admin: AdminClient = field(init=False)
     probe: LinkProbe = field(init=False)
+    _questions: _Questions = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_questions", _Questions(self._make_admin))
+        object.__setattr__(self, "probe", LinkProbe(link=self.link, clock=self.clock))
+
+    @property
+    def admin(self) -> AdminClient:
+        """Give the client that asks for everything but records; from any thread."""
+        return self._questions.client
+
+    def _make_admin(self) -> AdminClient:
         settings = self.settings(self.link.hear)
         logger = settings.pop("logger")
         try:
-            admin = AdminClient(settings, logger=logger)
+            return AdminClient(settings, logger=logger)
         except KafkaException as error:
             # It has only read its settings so far, such as the files for TLS.
             raise ConfigError(f"opening the stream at {self.address}: {said(error)}") from error
-        object.__setattr__(self, "admin", admin)
-        object.__setattr__(self, "probe", LinkProbe(link=self.link, clock=self.clock))
 
     @property
     def io_timeout_ms(self) -> int:
@@ -161,6 +190,7 @@ class Cluster:
                 answer = question(max(left_s, ASK_S_MIN))
             except (KafkaException, TimeoutError) as error:
                 known = kafka_error(error)
+                left_s = deadline_s - self.clock.monotonic_s()
                 if left_s > ASK_PAUSE_S and known is not None and known.code() in PASSING:
                     self.clock.wait(never, ASK_PAUSE_S)
                     self._learn_leaders(left_s)
@@ -178,6 +208,7 @@ class Cluster:
         if isinstance(raised, FencedError):
             return raised
         self.admin.poll(0)
+        self.probe_link()
         refusal = self.link.refusal
         if isinstance(raised, DeniedError):
             self.link.is_denied(str(raised))
@@ -213,23 +244,39 @@ class Cluster:
 
     def probe_link(self) -> None:
         """Have the cluster asked whether it is there, at most once a second; never waits."""
-        self.probe.ask(self.admin, self._known_topic, timeout_s=self.io_timeout_s)
+        if self.probe.take_deafness():
+            self._questions.replace()
+        self.probe.ask(self.admin, self.known_topic, timeout_s=self.io_timeout_s)
 
     def brokers(self, timeout_s: float) -> list[str]:
         """Give the ids of the brokers that are up, at least one; a question for `ask`.
 
         Never by the client's `describe_cluster`: see `LinkProbe`.
         """
-        found = self.admin.list_topics(self._known_topic, timeout=timeout_s).brokers
+        found = self._find_brokers(timeout_s)
         if not found:
             # It has just been started or woken, and does not count itself yet.
+            self._questions.replace()
             raise KafkaException(
                 KafkaError(KafkaError.BROKER_NOT_AVAILABLE, "the cluster names no broker")
             )
         return sorted(map(str, found))
 
+    def _find_brokers(self, timeout_s: float) -> Collection[int]:
+        """Ask for brokers, with another client where one gets no answer in `ASK_STEP_S`."""
+        deadline_s = self.clock.monotonic_s() + timeout_s
+        while True:
+            left_s = deadline_s - self.clock.monotonic_s()
+            step_s = max(min(left_s, ASK_STEP_S), ASK_S_MIN)
+            try:
+                return self.admin.list_topics(self.known_topic, timeout=step_s).brokers
+            except KafkaException:
+                if left_s <= ASK_STEP_S:
+                    raise
+                self._questions.replace()
+
     @property
-    def _known_topic(self) -> str:
+    def known_topic(self) -> str:
         """Give the topic to ask about where the answer is of no interest: the smallest."""
         return self.name_of(Topic.SLOTS)
 

@@ -25,6 +25,7 @@ from matchday.ports import Assignee, Bookmark, Partition, StreamRecord
 from matchday.stream.kafka_client import Cluster
 from matchday.stream.kafka_commits import BoundedCommits
 from matchday.stream.kafka_errors import said
+from matchday.stream.kafka_pulse import Pulse
 from matchday.stream.kafka_records import bookmark_of, committed_place, convert, fetch, runs
 
 _EXPIRED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
@@ -72,13 +73,12 @@ class KafkaConsumer:
         self._trouble: str | None = None
         self._fatal: KafkaError | None = None
         self._fenced: FencedError | None = None
-        self._client = self._join()
-        self._commits = BoundedCommits(self._client)
+        self._join()
 
     def poll(self, *, timeout_s: float, records_max: int) -> list[StreamRecord]:
         """Wait for records; see the port."""
         self._check_open()
-        if self._commits.is_stuck:
+        if self._commits.is_stuck or self._pulse.is_lost():
             self._replace()
         self._follow_pause()
         is_take_over_due = bool(self._waiting)
@@ -96,6 +96,7 @@ class KafkaConsumer:
         records, reports = convert(messages, self._topics)
         if records:
             self._cluster.link.is_answering()
+            self._pulse.beat()
         self._kept += records
         for error, message in reports:
             self._follow(error, message)
@@ -198,15 +199,16 @@ class KafkaConsumer:
 
     # --- membership, called by the client from within `poll` and `close` -------------------
 
-    def _join(self) -> Client:
-        client = Client(self._settings)
-        client.subscribe(
+    def _join(self) -> None:
+        self._client = Client(self._settings)
+        self._commits = BoundedCommits(self._client)
+        self._pulse = Pulse(self._cluster, self._client)
+        self._client.subscribe(
             list(self._topics),
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
-        return client
 
     def _on_assign(self, client: Client, places: list[TopicPartition]) -> None:
         # Nothing may be read before the assignee has said from where, whatever happens here.
@@ -342,7 +344,7 @@ class KafkaConsumer:
         self._assign(self._client, received)
 
     def _begin_anew(self, error: KafkaError) -> None:
-        """Replace a client that can never go on, as if it had been thrown out of the group."""
+        """Replace a client that can never go on, as if thrown out of the group."""
         self._fatal = None
         if "group.instance.id" in self._settings:
             # The one error of this kind that members under a name meet: another one has come
@@ -357,8 +359,7 @@ class KafkaConsumer:
         """Join the group with another client, where this one cannot go on."""
         self._give_up(self._assignee.lost)
         self._commits.abandon()
-        self._client = self._join()
-        self._commits = BoundedCommits(self._client)
+        self._join()
 
     # --- leaves ----------------------------------------------------------------------------
 

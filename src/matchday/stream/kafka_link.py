@@ -21,6 +21,9 @@ from matchday.stream.kafka_errors import LOGIN_REFUSED, denial, kafka_error, sai
 LINK: Final = "stream"
 PROBE_INTERVAL_S: Final = 1.0
 
+# A question that asks for little is given this long at most.
+PROBE_TIMEOUT_S_MAX: Final = 3.0
+
 
 class KafkaLink:
     """Whether the cluster answered the last time anybody asked it; safe from any thread.
@@ -111,9 +114,13 @@ class LinkProbe:
         self._lock = threading.Lock()
         self._is_asking = False
         self._asked_s = clock.monotonic_s() - PROBE_INTERVAL_S
+        self._is_deaf = False
 
     def ask(self, admin: AdminClient, topic: str, *, timeout_s: float) -> None:
-        """Ask, unless it was asked within the last second or has not answered yet."""
+        """Ask, unless it was asked within the last second or has not answered yet.
+
+        The question is given `timeout_s`, and `PROBE_TIMEOUT_S_MAX` at most.
+        """
         with self._lock:
             now_s = self._clock.monotonic_s()
             if self._is_asking or now_s - self._asked_s < PROBE_INTERVAL_S:
@@ -123,11 +130,19 @@ class LinkProbe:
         try:
             # Gives the log lines of this client, which nobody else asks for.
             admin.poll(0)
-            asked = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
+            asked = admin.describe_topics(
+                TopicCollection([topic]), request_timeout=min(timeout_s, PROBE_TIMEOUT_S_MAX)
+            )
             asked[topic].add_done_callback(self._hear)
         except BaseException:
             self._has_asked()
             raise
+
+    def take_deafness(self) -> bool:
+        """Tell, once, that the last question had no answer: another client should ask."""
+        with self._lock:
+            is_deaf, self._is_deaf = self._is_deaf, False
+        return is_deaf
 
     def _hear(self, answer: Future[Any]) -> None:
         try:
@@ -139,6 +154,7 @@ class LinkProbe:
             elif known is None or known.code() != KafkaError._DESTROY:
                 # In that case it is our own client that ends.
                 self._link.is_silent(said(error))
+                self._is_deaf = True
         finally:
             self._has_asked()
 

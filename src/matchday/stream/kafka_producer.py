@@ -74,10 +74,13 @@ class KafkaProducer:
         self._owner = owner
         self._spent: MatchdayError | None = None
         self._is_closed = False
+        action = f"taking over the name {owner}"
+        # One that is told of no broker would be told of none ever again: see `kafka_pulse`.
+        cluster.ask(cluster.brokers, action=action)
         self._client = Client(self._settings())
         try:
             # Asked again while the coordinator, just started, still reads what it has to know.
-            cluster.ask(self._client.init_transactions, action=f"taking over the name {owner}")
+            cluster.ask(self._client.init_transactions, action=action)
         except UnavailableError:
             self.close()
             raise

@@ -16,6 +16,7 @@ from matchday.errors import UnavailableError
 from matchday.ports import Partition, Start, StreamRecord
 from matchday.stream.kafka_client import Cluster, reading_settings
 from matchday.stream.kafka_errors import said
+from matchday.stream.kafka_pulse import Pulse
 from matchday.stream.kafka_records import convert, fetch
 
 # How many records `is_at_end` may take from the client to see whether there are any.
@@ -35,28 +36,15 @@ class KafkaReader:
         self._trouble: str | None = None
         self._is_closed = False
         self._kept: list[StreamRecord] = []
-        self._client = Client(
-            {
-                **cluster.settings(self._heard),
-                **reading_settings(),
-                # The client wants a name; nothing is ever committed under it.
-                "group.id": f"{cluster.prefix}matchday-reader",
-                "auto.offset.reset": "earliest",
-            }
-        )
-        try:
-            self._starts = self._resolve(partitions, start)
-            self._client.assign([cluster.place(*one) for one in self._starts.items()])
-        except BaseException:
-            # Left to the garbage collector, the client might end in the library's own thread,
-            # which the library answers by ending the process.
-            self.close()
-            raise
+        self._starts = self._resolve(partitions, start)
+        self._open()
         cluster.link.is_answering()
 
     def poll(self, *, timeout_s: float, records_max: int) -> list[StreamRecord]:
         """Wait for records; see the port."""
         self._check_open()
+        if self._pulse.is_lost():
+            self._replace()
         if not self._kept:
             self._take(timeout_s=timeout_s, count_max=records_max)
         given, self._kept = self._kept[:records_max], self._kept[records_max:]
@@ -102,6 +90,26 @@ class KafkaReader:
         self._is_closed = True
         self._client.close()
 
+    def _open(self) -> None:
+        self._client = Client(
+            {
+                **self._cluster.settings(self._heard),
+                **reading_settings(),
+                # The client wants a name; nothing is ever committed under it.
+                "group.id": f"{self._cluster.prefix}matchday-reader",
+                "auto.offset.reset": "earliest",
+            }
+        )
+        self._pulse = Pulse(self._cluster, self._client)
+        self._client.assign([self._cluster.place(*one) for one in self._starts.items()])
+
+    def _replace(self) -> None:
+        """Read on with another client, where this one cannot go on."""
+        self._starts = dict(self.offsets())
+        self._kept = []
+        self._client.close()
+        self._open()
+
     def _take(self, *, timeout_s: float, count_max: int) -> None:
         messages = fetch(self._client, timeout_s=timeout_s, count_max=count_max)
         records, reports = convert(messages, self._topics)
@@ -110,6 +118,7 @@ class KafkaReader:
             self._trouble = self._cluster.heard(error) or said(error)
         if records:
             self._cluster.link.is_answering()
+            self._pulse.beat()
 
     def _resolve(self, partitions: Sequence[Partition], start: Start) -> dict[Partition, int]:
         """Give the offset to begin at for each partition."""

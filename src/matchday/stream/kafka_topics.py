@@ -89,6 +89,7 @@ def wrong_settings(
     found: list[str] = []
 
     def tell(setting: str, actual: object, wanted: object) -> None:
+        """Note a setting that is not as wanted, with its value and the wanted one."""
         found.append(f"topic {facts.name}: {setting} is {actual}, expected {wanted}")
 
     if (count := wrong_partitions(plan, facts.partitions, name=facts.name)) is not None:
