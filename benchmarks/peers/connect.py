@@ -105,16 +105,21 @@ def kafka_to_mongo(
     )
     return ServerProcess(
         name="kafka-connect",
-        argv=[
-            *(str(find_java()), f"-Xmx{HEAP_MB}m", "-XX:-UsePerfData"),
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-            *("-cp", f"{find_connect_jars()}/*"),
-            *("org.apache.kafka.connect.cli.ConnectStandalone", str(worker), str(sink)),
-        ],
+        argv=_command(worker, sink),
         log_path=directory / "connect.log",
         answers=lambda: _runs(port),
         ready_s=90.0,
     )
+
+
+def _command(worker: Path, sink: Path) -> list[str]:
+    """Give the command line of a standalone worker with these settings."""
+    return [
+        *(str(find_java()), f"-Xmx{HEAP_MB}m", "-XX:-UsePerfData"),
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        *("-cp", f"{find_connect_jars()}/*"),
+        *("org.apache.kafka.connect.cli.ConnectStandalone", str(worker), str(sink)),
+    ]
 
 
 def _runs(port: int) -> bool:

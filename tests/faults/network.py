@@ -90,13 +90,9 @@ def on_network(
             **QUICK,
             "MATCHDAY_STREAM__URL": kafka.url,
             "MATCHDAY_STORE__URL": direct,
-            "MATCHDAY_MQTT__URL": f"mqtt://{LOOPBACK}:{proxies['ingest-mosquitto'].port}",
+            **_at_mosquitto(proxies["ingest-mosquitto"].port, keys),
         }
-        secret, trust = "", ""
-        if keys is not None:
-            secret, trust = "s", f"?ca={quote(str(keys.authority))}"
-            settings["MATCHDAY_MQTT__URL"] = settings["MATCHDAY_MQTT__URL"].replace("mqtt", "mqtts")
-            settings["MATCHDAY_MQTT__CA_FILE"] = str(keys.authority)
+        secret, trust = ("", "") if keys is None else ("s", f"?ca={quote(str(keys.authority))}")
         through = (
             f"mongodb://{LOOPBACK}:{proxies['persist-mongo'].port}/?replicaSet={mongo.set_name}"
         )
@@ -110,6 +106,16 @@ def on_network(
             deployment.processes[role] = MatchdayService(folder, ROLES[role], own)
         deployment.start()
         yield Network(deployment, proxies)
+
+
+def _at_mosquitto(port: int, keys: Keys | None) -> dict[str, str]:
+    """Give the settings by which our processes connect to Mosquitto; with keys by TLS."""
+    if keys is None:
+        return {"MATCHDAY_MQTT__URL": f"mqtt://{LOOPBACK}:{port}"}
+    return {
+        "MATCHDAY_MQTT__URL": f"mqtts://{LOOPBACK}:{port}",
+        "MATCHDAY_MQTT__CA_FILE": str(keys.authority),
+    }
 
 
 def _listeners(

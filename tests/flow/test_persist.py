@@ -11,17 +11,16 @@ import os
 import random
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flow.persisting import DEADLINE_S, FAST, RUBBISH, T0_MS, bookmarks_of, is_all_stored, running
 from matchday.clock import ManualClock, SystemClock
 from matchday.domain.account import Counts, LedgerRecord, encode_ledger
 from matchday.domain.finding import Finding
@@ -30,19 +29,16 @@ from matchday.domain.reading import Positions, Scalar, TrackedObject
 from matchday.domain.topics import DAY_MS, Topic
 from matchday.domain.wire import encode_finding, encode_reading
 from matchday.errors import UnavailableError
-from matchday.ports import Bookmark, Partition, PartitionWrite, Record, Refusal, Start, StreamRecord
+from matchday.ports import Partition, PartitionWrite, Record, Refusal, Start, StreamRecord
 from matchday.sqlite import DataFolder
 from matchday.store.embedded import FILE_NAME, EmbeddedStore
 from matchday.store.embedded_query import EmbeddedQuery
-from matchday.store.persist import GROUP, Persist, PersistPolicy
+from matchday.store.persist import GROUP, PersistPolicy
 from matchday.stream.embedded import EmbeddedStream
 from matchday.stream.embedded_group import EmbeddedConsumer
+from servers.process import wait_until
 
-T0_MS = 1_772_000_000_000
-DEADLINE_S = 30.0
-FAST = PersistPolicy(
-    batch_linger_s=0.01, confirm_every_s=0.0, retry_s=0.01, retry_s_max=0.05, stop_grace_s=0.2
-)
+TESTS = Path(__file__).parents[1]
 
 
 class Rig:
@@ -111,70 +107,16 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {DEADLINE_S} s: {what}"
-        pause.wait(0.005)
-
-
-@contextmanager
-def running(rig: Rig, store: Any = None, policy: PersistPolicy = FAST) -> Iterator[Persist]:
-    """Run persist in a thread; what it raises is raised here."""
-    persist = Persist(
-        rig.stream, store or rig.store, policy=policy, clock=SystemClock(), rng=random.Random(1)
-    )
-    stop = threading.Event()
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            persist.run(stop)
-        except BaseException as error:  # noqa: BLE001
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="persist.loop")
-    thread.start()
-    try:
-        yield persist
-    finally:
-        stop.set()
-        thread.join(DEADLINE_S)
-    assert not thread.is_alive(), "persist did not stop"
-    assert not raised, raised
-
-
-def ends_of(rig: Rig) -> dict[Partition, int]:
-    with closing(rig.stream.reader([*PERSISTED], Start.end())) as reader:
-        return dict(reader.offsets())
-
-
-PERSISTED = (
-    Topic.ANALYTICS,
-    Topic.RESULTS,
-    Topic.DEAD_LETTERS,
-    Topic.LEDGER,
-    Topic.LATE,
-)
-
-
-def is_all_stored(rig: Rig) -> bool:
-    """Tell whether the store's bookmarks stand at the stream's ends."""
-    next_offsets = rig.query.folded().next_offsets
-    return all(next_offsets.get(partition, 0) >= end for partition, end in ends_of(rig).items())
-
-
-def persist_all(rig: Rig, **options: Any) -> None:
+def persist_all(rig: Rig) -> None:
     """Run persist until nothing is left, dead letters made on the way included.
 
     At least once: what the store has all of may still owe its dead letters to the stream.
     """
     while True:
-        with running(rig, **options) as persist:
-            wait_until(persist.is_caught_up, "everything was read again")
-            wait_until(lambda: is_all_stored(rig), "everything is stored")
-        if is_all_stored(rig):
+        with running(rig.stream, rig.store) as persist:
+            wait_until(persist.is_caught_up, what="everything was read again")
+            wait_until(lambda: is_all_stored(rig.stream, rig.query), what="everything is stored")
+        if is_all_stored(rig.stream, rig.query):
             return
 
 
@@ -218,42 +160,22 @@ def test_run_after_run_stores_once(rig: Rig):
     assert rig.query.folded().counts == {"s1": Counts(accepted=100, stored=100)}
 
 
-class Asking:
-    """A member that only looks where the group stands."""
-
-    def __init__(self) -> None:
-        self.bookmarks: dict[Partition, Bookmark | None] = {}
-
-    def assigned(self, bookmarks: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
-        self.bookmarks |= bookmarks
-        return {one: 0 if mark is None else mark.offset for one, mark in bookmarks.items()}
-
-    def revoked(self, partitions: Sequence[Partition]) -> None: ...
-
-    def lost(self, partitions: Sequence[Partition]) -> None: ...
-
-    def expired(self, partition: Partition, wanted: int, first: int) -> None: ...
-
-
 def test_bookmarks_that_wait_are_confirmed_when_it_stops(rig: Rig):
     policy = replace(FAST, confirm_every_s=3600.0)
-    with running(rig, policy=policy):
+    with running(rig.stream, rig.store, policy):
         for first in range(0, 300, 20):
             rig.append_readings(range(first, first + 20))
-        wait_until(lambda: len(rig.stored_seqs()) > 0, "something is stored")
-    asking = Asking()
-    with closing(rig.stream.consumer(GROUP, PERSISTED, asking)) as consumer:
-        consumer.poll(timeout_s=0.0, records_max=1)
+        wait_until(lambda: len(rig.stored_seqs()) > 0, what="something is stored")
     stored = rig.query.folded().next_offsets
-    confirmed = {one: mark.offset for one, mark in asking.bookmarks.items() if mark}
+    confirmed = bookmarks_of(rig.stream)
     assert confirmed
     assert confirmed == {one: stored[one] for one in confirmed}
 
 
 def test_lag_falls_to_zero_and_is_unknown_before_the_start(rig: Rig):
     rig.append_readings(range(10))
-    with running(rig) as persist:
-        wait_until(persist.is_caught_up, "persist is caught up")
+    with running(rig.stream, rig.store) as persist:
+        wait_until(persist.is_caught_up, what="persist is caught up")
         assert rig.stored_seqs() == list(range(10))
         assert persist.lag() == 0
     assert persist.lag() is None
@@ -327,16 +249,18 @@ def switched(rig: Rig) -> Iterator[SwitchedStore]:
 
 
 def test_store_that_comes_back_gets_everything_once(rig: Rig, switched: SwitchedStore):
-    with running(rig, store=switched):
+    with running(rig.stream, switched):
         rig.append_readings(range(100))
-        wait_until(lambda: is_all_stored(rig), "the first readings are stored")
+        wait_until(
+            lambda: is_all_stored(rig.stream, rig.query), what="the first readings are stored"
+        )
         switched.is_down = True
         for start in range(100, 200, 10):
             rig.append_readings(range(start, start + 10))
-        wait_until(lambda: switched.attempts >= 3, "the store was tried again")
+        wait_until(lambda: switched.attempts >= 3, what="the store was tried again")
         assert rig.stored_seqs() == list(range(100))
         switched.is_down = False
-        wait_until(lambda: is_all_stored(rig), "the rest is stored")
+        wait_until(lambda: is_all_stored(rig.stream, rig.query), what="the rest is stored")
     assert rig.stored_seqs() == list(range(200))
     assert rig.query.folded().counts == {"s1": Counts(accepted=200, stored=200)}
 
@@ -344,10 +268,10 @@ def test_store_that_comes_back_gets_everything_once(rig: Rig, switched: Switched
 def test_store_that_is_away_at_the_start_gets_everything_once(rig: Rig, switched: SwitchedStore):
     rig.append_readings(range(50))
     switched.is_down = True
-    with running(rig, store=switched):
-        wait_until(lambda: switched.attempts >= 3, "the store was tried again")
+    with running(rig.stream, switched):
+        wait_until(lambda: switched.attempts >= 3, what="the store was tried again")
         switched.is_down = False
-        wait_until(lambda: is_all_stored(rig), "everything is stored")
+        wait_until(lambda: is_all_stored(rig.stream, rig.query), what="everything is stored")
     assert rig.stored_seqs() == list(range(50))
 
 
@@ -370,20 +294,20 @@ def test_stream_that_does_not_answer_just_when_the_store_is_back_stops_nothing(
     before = switched.attempts
     switched.is_down = True
     rig.append_readings(range(10, 20))
-    with running(rig, store=switched):
-        wait_until(lambda: switched.attempts > before + 3, "the store was tried again")
+    with running(rig.stream, switched):
+        wait_until(lambda: switched.attempts > before + 3, what="the store was tried again")
         switched.is_down = False
-        wait_until(lambda: bool(lost), "a confirmation was lost")
+        wait_until(lambda: bool(lost), what="a confirmation was lost")
         rig.append_readings(range(20, 30))
-        wait_until(lambda: is_all_stored(rig), "everything is stored")
+        wait_until(lambda: is_all_stored(rig.stream, rig.query), what="everything is stored")
     assert rig.stored_seqs() == list(range(30))
 
 
 def test_stop_while_the_store_is_away_ends_and_loses_nothing(rig: Rig, switched: SwitchedStore):
     switched.is_down = True
     rig.append_readings(range(50))
-    with running(rig, store=switched):
-        wait_until(lambda: switched.attempts >= 3, "the store was tried again")
+    with running(rig.stream, switched):
+        wait_until(lambda: switched.attempts >= 3, what="the store was tried again")
     assert rig.stored_seqs() == []
     persist_all(rig)
     assert rig.stored_seqs() == list(range(50))
@@ -412,25 +336,27 @@ def test_emptied_store_away_at_the_start_is_filled_again_too(rig: Rig):
         with closing(SwitchedStore(rig.folder, clock=SystemClock())) as switched:
             switched.is_down = True
             again.append_readings(range(50, 60))
-            with running(again, store=switched):
-                wait_until(lambda: switched.attempts >= 12, "the store was tried again")
+            with running(again.stream, switched):
+                wait_until(lambda: switched.attempts >= 12, what="the store was tried again")
                 switched.is_down = False
-                wait_until(lambda: is_all_stored(again), "everything is stored")
+                wait_until(
+                    lambda: is_all_stored(again.stream, again.query), what="everything is stored"
+                )
         assert again.stored_seqs() == list(range(60))
 
 
 def test_second_member_takes_over_its_share_and_nothing_is_twice(rig: Rig):
     policy = PersistPolicy(member="1", batch_linger_s=0.01, retry_s=0.01)
-    with running(rig) as first:
+    with running(rig.stream, rig.store) as first:
         for start in range(0, 300, 10):
             rig.append_readings(range(start, start + 10), source=f"s{start // 10 % 7}")
             if start == 100:
-                wait_until(first.is_caught_up, "the first member has something stored")
-                with running(rig, store=rig.open_store(), policy=policy) as second:
+                wait_until(first.is_caught_up, what="the first member has something stored")
+                with running(rig.stream, rig.open_store(), policy) as second:
                     for more in range(1000, 1200, 10):
                         rig.append_readings(range(more, more + 10), source=f"s{more // 10 % 7}")
-                    wait_until(lambda: second.lag() is not None, "the second has a share")
-        wait_until(lambda: is_all_stored(rig), "everything is stored")
+                    wait_until(lambda: second.lag() is not None, what="the second has a share")
+        wait_until(lambda: is_all_stored(rig.stream, rig.query), what="everything is stored")
     seqs = [seq for source in range(7) for seq in rig.stored_seqs(f"s{source}")]
     assert sorted(seqs) == [*range(300), *range(1000, 1200)]
     folded = rig.query.folded().counts
@@ -470,7 +396,7 @@ def test_crash_at_any_point_leaves_everything_once(tmp_path: Path, point: str):
     """The same point three times over, at different batches, then a run to the end."""
     for nth in (1, 2, 4):
         argv = [sys.executable, __file__, str(tmp_path), point, str(nth)]
-        ended = subprocess.run(argv, timeout=DEADLINE_S, check=False)
+        ended = subprocess.run(argv, timeout=DEADLINE_S, check=False, env=environ())
         assert ended.returncode == CRASHED
     check_after_crashes(tmp_path)
 
@@ -479,12 +405,17 @@ def test_killed_at_random_leaves_everything_once(tmp_path: Path):
     rng = random.Random(7)
     for _ in range(4):
         argv = [sys.executable, __file__, str(tmp_path), "never", "0"]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environ()) as child:
             assert child.stdout is not None
             for _ in range(rng.randrange(1, 30)):
                 assert child.stdout.readline()
             child.kill()
     check_after_crashes(tmp_path)
+
+
+def environ() -> dict[str, str]:
+    """Give the environment in which this file runs as a program."""
+    return {**os.environ, "PYTHONPATH": str(TESTS)}
 
 
 def check_after_crashes(folder: Path) -> None:
@@ -513,7 +444,6 @@ def check_after_crashes(folder: Path) -> None:
 
 
 CRASHED = 9
-RUBBISH = b"rubbish"
 
 
 def main(folder: str, point: str, nth: str) -> None:
@@ -554,7 +484,7 @@ def main(folder: str, point: str, nth: str) -> None:
     seq = max((json.loads(r.value)["seq"] for r in done if r.value != RUBBISH), default=-1) + 1
     # Killed at random it may also owe bookmarks of several writes.
     policy = replace(FAST, confirm_every_s=0.5) if point == "never" else FAST
-    with running(rig, policy=policy):
+    with running(rig.stream, rig.store, policy):
         while True:
             rig.append_readings(range(seq, seq + 20))
             seq += 20

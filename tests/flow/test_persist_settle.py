@@ -5,18 +5,16 @@ Embedded stream, real MongoDB; the store can be switched off just before it sett
 
 from __future__ import annotations
 
-import random
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from flow.persisting import FAST, RUBBISH, T0_MS, bookmarks_of, is_all_stored, running
 from matchday.clock import SystemClock
 from matchday.domain.account import Counts, LedgerRecord, encode_ledger
 from matchday.domain.instants import iso_from_ms
@@ -24,22 +22,15 @@ from matchday.domain.reading import Scalar
 from matchday.domain.topics import Topic
 from matchday.domain.wire import encode_reading
 from matchday.errors import UnavailableError
-from matchday.ports import Bookmark, Partition, Record, Start
+from matchday.ports import Record, Start
 from matchday.services.accounting import read_account, verify
 from matchday.sqlite import DataFolder
 from matchday.store.mongo import MongoQuery, MongoStore
-from matchday.store.persist import GROUP, TOPICS, Persist, PersistPolicy
 from matchday.stream.embedded import EmbeddedStream
+from servers.process import wait_until
 
 if TYPE_CHECKING:
     from servers.mongo import Mongo
-
-T0_MS = 1_772_000_000_000
-DEADLINE_S = 30.0
-RUBBISH = b"rubbish"
-FAST = PersistPolicy(
-    batch_linger_s=0.01, confirm_every_s=0.0, retry_s=0.01, retry_s_max=0.05, stop_grace_s=0.2
-)
 
 
 class SwitchedStore(MongoStore):
@@ -119,29 +110,6 @@ class Rig:
         assert all(letter.value == RUBBISH for letter in letters)
         return len(letters)
 
-    def bookmarks(self) -> dict[Partition, int]:
-        asking = Asking()
-        with closing(self.stream.consumer(GROUP, TOPICS, asking)) as consumer:
-            consumer.poll(timeout_s=0.0, records_max=1)
-        return {one: mark.offset for one, mark in asking.bookmarks.items() if mark}
-
-
-class Asking:
-    """A member that only looks where the group stands."""
-
-    def __init__(self) -> None:
-        self.bookmarks: dict[Partition, Bookmark | None] = {}
-
-    def assigned(self, bookmarks: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
-        self.bookmarks |= bookmarks
-        return {one: 0 if mark is None else mark.offset for one, mark in bookmarks.items()}
-
-    def revoked(self, partitions: Sequence[Partition]) -> None: ...
-
-    def lost(self, partitions: Sequence[Partition]) -> None: ...
-
-    def expired(self, partition: Partition, wanted: int, first: int) -> None: ...
-
 
 @pytest.fixture
 def rig(tmp_path: Path, mongo: Mongo) -> Iterator[Rig]:
@@ -149,65 +117,35 @@ def rig(tmp_path: Path, mongo: Mongo) -> Iterator[Rig]:
         yield rig
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {DEADLINE_S} s: {what}"
-        pause.wait(0.01)
-
-
-@contextmanager
-def running(rig: Rig, store: MongoStore, policy: PersistPolicy = FAST) -> Iterator[Persist]:
-    """Run persist in a thread; what it raises is raised here."""
-    persist = Persist(rig.stream, store, policy=policy, clock=SystemClock(), rng=random.Random(1))
-    stop = threading.Event()
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            persist.run(stop)
-        except BaseException as error:  # noqa: BLE001
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="persist.loop")
-    thread.start()
-    try:
-        yield persist
-    finally:
-        stop.set()
-        thread.join(DEADLINE_S)
-    assert not thread.is_alive(), "persist did not stop"
-    assert not raised, raised
-
-
 def test_reading_after_which_nothing_comes_is_counted_however_rarely_bookmarks_move(rig: Rig):
-    with running(rig, rig.store(), replace(FAST, confirm_every_s=3600.0)):
+    with running(rig.stream, rig.store(), replace(FAST, confirm_every_s=3600.0)):
         for count in range(1, 4):
             rig.append([count])
-            wait_until(lambda count=count: rig.is_settled(count), "the reading is counted")
+            wait_until(lambda count=count: rig.is_settled(count), what="the reading is counted")
 
 
 def test_bookmarks_never_pass_what_is_not_counted(rig: Rig):
     """Persist ends while the account cannot be settled; all of it comes to the next one."""
     store = rig.store()
-    with running(rig, store):
+    with running(rig.stream, store):
         rig.append(range(20), rubbish=True)
-        wait_until(lambda: rig.is_settled(20) and rig.letter_count() == 1, "the first are counted")
+        wait_until(lambda: rig.is_settled(20) and rig.letter_count() == 1, what="the first count")
+        # The letter is a record to be settled as well: it alone would hold up what comes next.
+        wait_until(lambda: is_all_stored(rig.stream, rig.query), what="the letter is stored")
         store.is_down = True
         for first in range(20, 100, 20):
             rig.append(range(first, first + 20), rubbish=True)
-        wait_until(lambda: store.attempts >= 3, "settling was tried again")
+        wait_until(lambda: store.attempts >= 3, what="settling was tried again")
     next_offsets = rig.query.folded().next_offsets
     assert len(rig.seqs()) > 20
     assert rig.is_settled(20)
     assert rig.letter_count() == 1
-    assert all(offset <= next_offsets[one] for one, offset in rig.bookmarks().items())
-    with running(rig, rig.store()):
-        wait_until(lambda: rig.is_settled(100) and rig.letter_count() == 5, "all are counted")
+    assert all(offset <= next_offsets[one] for one, offset in bookmarks_of(rig.stream).items())
+    with running(rig.stream, rig.store()):
+        wait_until(lambda: rig.is_settled(100) and rig.letter_count() == 5, what="all are counted")
     assert rig.seqs() == list(range(100))
     assert rig.counts()["stream:analytics"] == Counts(refused=5)
-    assert sorted(rig.bookmarks().items()) == sorted(
+    assert sorted(bookmarks_of(rig.stream).items()) == sorted(
         (one, offset) for one, offset in rig.query.folded().next_offsets.items() if offset
     )
 
@@ -215,13 +153,13 @@ def test_bookmarks_never_pass_what_is_not_counted(rig: Rig):
 def test_store_that_comes_back_before_the_account_is_settled_gets_everything_once(rig: Rig):
     store = rig.store()
     store.is_down = True
-    with running(rig, store):
+    with running(rig.stream, store):
         for first in range(0, 100, 10):
             rig.append(range(first, first + 10), rubbish=True)
-        wait_until(lambda: store.attempts >= 3, "settling was tried again")
+        wait_until(lambda: store.attempts >= 3, what="settling was tried again")
         assert rig.counts() == {}
         store.is_down = False
-        wait_until(lambda: rig.is_settled(100) and rig.letter_count() == 10, "all are counted")
+        wait_until(lambda: rig.is_settled(100) and rig.letter_count() == 10, what="all are counted")
     assert rig.seqs() == list(range(100))
     assert rig.counts()["stream:analytics"] == Counts(refused=10)
 
@@ -231,18 +169,20 @@ def test_letters_of_an_account_that_is_not_settled_are_written_by_who_takes_over
     first, second = rig.store(), rig.store()
     policy = replace(FAST, member="1")
     first.is_down = True
-    with running(rig, first):
+    with running(rig.stream, first):
         for begin in range(0, 60, 10):
             rig.append(range(begin, begin + 10), rubbish=True)
-        wait_until(lambda: first.attempts >= 3, "settling was tried again")
-        with running(rig, second, policy) as other:
-            wait_until(lambda: other.lag() is not None, "the second has a share")
+        wait_until(lambda: first.attempts >= 3, what="settling was tried again")
+        with running(rig.stream, second, policy) as other:
+            wait_until(lambda: other.lag() is not None, what="the second has a share")
             for begin in range(60, 120, 10):
                 rig.append(range(begin, begin + 10), rubbish=True)
             attempts = first.attempts
-            wait_until(lambda: first.attempts > attempts + 3, "settling was tried again")
+            wait_until(lambda: first.attempts > attempts + 3, what="settling was tried again")
             first.is_down = False
-            wait_until(lambda: rig.is_settled(120) and rig.letter_count() == 12, "all is counted")
+            wait_until(
+                lambda: rig.is_settled(120) and rig.letter_count() == 12, what="all is counted"
+            )
     assert rig.seqs() == list(range(120))
     assert rig.letter_count() == 12
     assert rig.counts()["stream:analytics"] == Counts(refused=12)
@@ -251,12 +191,12 @@ def test_letters_of_an_account_that_is_not_settled_are_written_by_who_takes_over
 def test_account_shows_what_is_stored_and_not_counted_as_pending(rig: Rig):
     """`matchday ledger --verify` on a live system finds no difference."""
     store = rig.store()
-    with running(rig, store):
+    with running(rig.stream, store):
         rig.append(range(30))
-        wait_until(lambda: rig.is_settled(30), "the first are counted")
+        wait_until(lambda: rig.is_settled(30), what="the first are counted")
         store.is_down = True
         rig.append(range(30, 90))
-        wait_until(lambda: store.attempts >= 1, "the rest is stored and not counted")
+        wait_until(lambda: store.attempts >= 1, what="the rest is stored and not counted")
         account = read_account(rig.stream, rig.query)
         assert (account.totals.stored, account.totals.pending) == (30, 60)
         assert account.adds_up
@@ -264,7 +204,7 @@ def test_account_shows_what_is_stored_and_not_counted_as_pending(rig: Rig):
         assert sum(documents.values()) == 90
         assert verify(account, documents, later=read_account(rig.stream, rig.query)) == []
         store.is_down = False
-        wait_until(lambda: rig.is_settled(90), "the rest is counted")
+        wait_until(lambda: rig.is_settled(90), what="the rest is counted")
     later = read_account(rig.stream, rig.query)
     assert (later.totals.stored, later.totals.pending) == (90, 0)
     assert verify(later, documents) == []

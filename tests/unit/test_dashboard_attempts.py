@@ -9,6 +9,7 @@ from matchday.dashboard.attempts import (
     FAILURES_MAX,
     WINDOW_S,
     Attempts,
+    bearer_of,
 )
 
 
@@ -58,3 +59,10 @@ def test_what_others_were_let_in_with_is_no_help_to_who_guesses():
     assert not attempts.is_looked_at("b", "the token")
     assert attempts.is_looked_at("a", "the token")
     assert not attempts.is_looked_at("a", "another")
+
+
+def test_only_a_bearer_header_carries_a_token_and_it_may_be_empty():
+    assert bearer_of("bearer  the token ") == "the token"
+    assert bearer_of("Bearer") == ""
+    assert bearer_of("Basic Zm9v") is None
+    assert bearer_of("") is None

@@ -40,10 +40,10 @@ NEVER_MS = 1 << 62
 FORGET_RECORDS = 1_000
 """Records of other tracks after which a silent one can be dropped; so many tracks more may be
 kept in a partition."""
+REST_BLOCKS = 10
+"""Blocks in `rest_records_max` offsets; what is at rest is looked for where a block ends."""
 
 _NO_TIME_MS = -(1 << 62)
-REST_BLOCKS = 10
-"""What is at rest is looked for where so large a part of `rest_records_max` offsets ends."""
 
 
 class Closed(NamedTuple, Generic[A]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -57,24 +57,15 @@ def make_app(
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
         """Run the threads and ticks of the live view while the web server is up."""
-        threads = [_thread("tail", tail.run, on_crash), _thread("watch", watch.run, on_crash)]
         metrics.gauge(
             "matchday_dashboard_clients", "Open live connections", lambda: hub.client_count
         )
-        for thread in threads:
-            thread.start()
+        threads = {"tail": tail.run, "watch": watch.run}
+        ticks = {"positions": hub.run_positions, "state": hub.run_state}
         try:
-            async with asyncio.TaskGroup() as tasks:
-                ticks = [
-                    tasks.create_task(_tick(run, on_crash), name=f"dashboard.{name}")
-                    for name, run in (("positions", hub.run_positions), ("state", hub.run_state))
-                ]
+            async with _threads(threads, stop, on_crash), _ticks(ticks, on_crash):
                 yield
-                for task in ticks:
-                    task.cancel()
         finally:
-            stop.set()
-            await asyncio.gather(*(asyncio.to_thread(thread.join, JOIN_S) for thread in threads))
             for part in (asker, account, readiness):
                 part.close()
 
@@ -103,6 +94,38 @@ def _guard(state: DashboardState, attempts: Attempts) -> Middleware:
         clock=state.clock,
         attempts=attempts,
     )
+
+
+@asynccontextmanager
+async def _threads(
+    runs: Mapping[str, Callable[[], None]],
+    stop: threading.Event,
+    on_crash: Callable[[BaseException], None],
+) -> AsyncIterator[None]:
+    """Run each in a thread of its name; at the end ask them to stop, and wait for them."""
+    threads = [_thread(name, run, on_crash) for name, run in runs.items()]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.gather(*(asyncio.to_thread(thread.join, JOIN_S) for thread in threads))
+
+
+@asynccontextmanager
+async def _ticks(
+    runs: Mapping[str, Callable[[], Awaitable[None]]], on_crash: Callable[[BaseException], None]
+) -> AsyncIterator[None]:
+    """Run each in a task of its name; at the end cancel them."""
+    async with asyncio.TaskGroup() as tasks:
+        ticks = [
+            tasks.create_task(_tick(run, on_crash), name=f"dashboard.{name}")
+            for name, run in runs.items()
+        ]
+        yield
+        for tick in ticks:
+            tick.cancel()
 
 
 def _thread(

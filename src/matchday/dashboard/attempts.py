@@ -75,6 +75,12 @@ class Attempts:
         return True
 
 
+def bearer_of(authorization: str) -> str | None:
+    """Give the token in an `Authorization` header, maybe empty; None if it carries none."""
+    scheme, _, offered = authorization.partition(" ")
+    return offered.strip() if scheme.lower() == "bearer" else None
+
+
 def digest_of(text: str) -> bytes:
     """Give a digest by which secrets are compared: it has one length, so theirs does not show."""
     return hashlib.sha256(text.encode()).digest()

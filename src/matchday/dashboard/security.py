@@ -28,7 +28,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matchday.clock import Clock
-from matchday.dashboard.attempts import FAILURES_MAX, WINDOW_S, Attempts, digest_of
+from matchday.dashboard.attempts import FAILURES_MAX, WINDOW_S, Attempts, bearer_of, digest_of
 from matchday.observe.events import LoginRefused, emit
 
 COOKIE = "matchday_session"
@@ -122,10 +122,9 @@ class Guard:
         """
         assert self._token is not None
         token, attempts = self._token, self._attempts
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        bearer = bearer.strip()
+        bearer = bearer_of(headers.get("authorization", ""))
         if (
-            scheme.lower() == "bearer"
+            bearer is not None
             and attempts.is_looked_at(client, bearer)
             and attempts.judged(client, bearer, is_right=_is_same(bearer, token))
         ):
@@ -245,10 +244,10 @@ def _error(status: int, reason: str, text: str) -> JSONResponse:
 
 def _no_token(headers: Headers) -> JSONResponse:
     """Answer who has shown no token, or one that is not right; without repeating it."""
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
+    bearer = bearer_of(headers.get("authorization", ""))
+    if bearer is None:
         return _error(401, "no_token", "answering request: a bearer token is needed")
-    if not bearer.strip():
+    if not bearer:
         return _error(401, "no_token", "answering request: the bearer token sent is empty")
     return _error(401, "wrong_token", "answering request: the bearer token sent is not right")
 

@@ -8,7 +8,7 @@ topic `ledger` in the same transaction as the readings; persist adds what it sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -168,16 +168,6 @@ class Account:
 def account_of(counts: Mapping[str, Counts]) -> Account:
     """Work out the account from the counts by source, sorted by source."""
     return Account(tuple(line_of(source, counts[source]) for source in sorted(counts)))
-
-
-def merge(into: dict[str, Counts], records: Iterable[Mapping[str, Counts]]) -> None:
-    """Add the counts of several ledger records to `into`, in place."""
-    for record in records:
-        for source, counts in record.items():
-            known = into.get(source)
-            if known is None:
-                known = into[source] = Counts()
-            known.add(counts)
 
 
 _record_encoder = msgspec.json.Encoder()

@@ -12,7 +12,6 @@ moment it is sent; so the first one is dated (duration - duration / X) before th
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ from matchday.sensors.recorded import RecordedMessage
 from matchday.sensors.recordings import Recording
 from matchday.sensors.series import original_time
 
-MAX_SPEED: Final = math.inf
 RESUME_WITHIN_MS: Final = 600_000
 
 

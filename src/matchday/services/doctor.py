@@ -106,8 +106,8 @@ def _check_store(settings: Settings, clock: Clock) -> Diagnosis:
         return Diagnosis("store", True, tuple(problems), tuple(risks))
     with closing(open_store(settings, clock=clock)) as store:
         try:
-            found = store.check(), store.risks(), store.unasked()
-            return Diagnosis("store", True, *map(tuple, found))
+            problems, risks, unasked = store.check(), store.risks(), store.unasked()
+            return Diagnosis("store", True, tuple(problems), tuple(risks), tuple(unasked))
         except DeniedError as error:
             denied = error
     # A login that only reads may not ask how things are laid out, and need not.

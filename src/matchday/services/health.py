@@ -14,12 +14,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from matchday.clock import Clock, SystemClock
 from matchday.config import LOOPBACK, Settings
-from matchday.dashboard.attempts import WINDOW_S, Attempts, digest_of
+from matchday.dashboard.attempts import WINDOW_S, Attempts, bearer_of, digest_of
 from matchday.domain.instants import iso_from_ms
 from matchday.errors import MatchdayError
 from matchday.observe import metrics
@@ -91,7 +92,7 @@ class Health:
     ) -> None:
         door = None if token is None else _Door(token, clock=clock or SystemClock())
         try:
-            self._server = _server(host, port, _answers(_Prompt(links).states, door))
+            self._server = _Server(host, port, links=_Prompt(links).states, door=door)
         except OSError as error:
             raise MatchdayError(
                 f"listening on {host}:{port}: {error.strerror}; choose another with "
@@ -170,9 +171,8 @@ class _Door:
 
     def lets_in(self, client: str, authorization: str) -> bool:
         """Tell whether a header shows the token, unless its sender was wrong too often."""
-        scheme, _, offered = authorization.partition(" ")
-        offered = offered.strip()
-        if scheme.lower() != "bearer":
+        offered = bearer_of(authorization)
+        if offered is None:
             return False
         is_right = hmac.compare_digest(digest_of(offered), self._digest)
         with self._lock:
@@ -186,109 +186,138 @@ class _Door:
             return self._attempts.are_too_many(client)
 
 
-def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
-    free = threading.BoundedSemaphore(REQUESTS_MAX)
-    never = threading.Event()
+class _Server(ThreadingHTTPServer):
+    """Serves `REQUESTS_MAX` connections at once, each in a thread of its own.
 
-    class Server(ThreadingHTTPServer):
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        daemon_threads = True
-        # Of the library's 5 a burst of connections waits for the kernel to try again: seconds.
-        request_queue_size = 2 * REQUESTS_MAX
+    Raises:
+        OSError: The port is in use or not allowed.
+    """
 
-        def get_request(self) -> tuple[Any, Any]:
-            try:
-                return super().get_request()
-            except OSError:
-                # No file left to open: who waits is still there, and is at once again.
-                never.wait(0.1)
-                raise
+    daemon_threads = True
+    # Of the library's 5 a burst of connections waits for the kernel to try again: seconds.
+    request_queue_size = 2 * REQUESTS_MAX
 
-        def process_request(self, request: Any, client_address: Any) -> None:
-            if not free.acquire(blocking=False):
-                self.shutdown_request(request)
-                return
-            try:
-                super().process_request(request, client_address)
-            except BaseException:
-                # No thread to be had: its place would be taken for ever.
-                free.release()
-                raise
+    def __init__(
+        self, host: str, port: int, *, links: Callable[[], Sequence[LinkState]], door: _Door | None
+    ) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._free = threading.BoundedSemaphore(REQUESTS_MAX)
+        self._never = threading.Event()
+        super().__init__((host, port), partial(_Handler, links=links, door=door))
 
-        def process_request_thread(self, request: Any, client_address: Any) -> None:
-            try:
-                super().process_request_thread(request, client_address)
-            finally:
-                free.release()
+    def get_request(self) -> tuple[Any, Any]:
+        """Take the next connection and its client's address.
 
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """Tell of errors of ours; that somebody hung up is none."""
-            error = sys.exception()
-            if not isinstance(error, OSError):
-                emit(RoleCrashed("health.http", repr(error)))
+        Raises:
+            OSError: There is none after all, or no file is left to open; the library goes on.
+        """
+        try:
+            return super().get_request()
+        except OSError:
+            # No file left to open: who waits is still there, and is at once again.
+            self._never.wait(0.1)
+            raise
 
-    return Server((host, port), handler)
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for a connection; one too many is closed unanswered."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            # No thread to be had: its place would be taken for ever.
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection to its end, which frees its place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of errors of ours; that somebody hung up is none."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            emit(RoleCrashed("health.http", repr(error)))
 
 
-def _answers(
-    links: Callable[[], Sequence[LinkState]], door: _Door | None
-) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = REQUEST_TIMEOUT_S
-        server_version = "matchday"
-        sys_version = ""
-        # One send per answer: a probe that reads the status and hangs up would reset a second.
-        wbufsize = -1
+class _Handler(BaseHTTPRequestHandler):
+    """Answers what comes by one connection; who may see how much is judged by the door.
 
-        def do_GET(self) -> None:
-            """Answer one of the three questions."""
-            if self.path == "/livez":
-                self._answer(200, b'{"live":true}', "application/json")
-            elif self.path == "/readyz":
-                states = links()
-                is_ready = all(link.is_up for link in states)
-                told: dict[str, object] = {"ready": is_ready}
-                if self._is_trusted():
-                    told["links"] = link_rows(states)
-                body = json.dumps(told).encode()
-                self._answer(200 if is_ready else 503, body, "application/json")
-            elif self.path == "/metrics":
-                self._answer_metrics()
-            else:
-                self._answer(404, b"/livez /readyz /metrics\n", "text/plain")
+    Args:
+        of_library: Connection, client's address and server, as the library gives them.
+        links: Gives the state of every link.
+        door: Knows who is trusted; None trusts everybody.
+    """
 
-        def _answer_metrics(self) -> None:
-            is_shut = door is not None and door.is_shut(self.client_address[0])
-            if self._is_trusted():
-                self._answer(200, metrics.PROCESS.render(), "text/plain; version=0.0.4")
-            elif is_shut:
-                self._answer(429, b"too many wrong tokens; wait a minute\n", "text/plain")
-            else:
-                self._answer(401, self._why_not(), "text/plain")
+    timeout = REQUEST_TIMEOUT_S
+    server_version = "matchday"
+    sys_version = ""
+    # One send per answer: a probe that reads the status and hangs up would reset a second.
+    wbufsize = -1
 
-        def _is_trusted(self) -> bool:
-            shown = self.headers.get("Authorization", "")
-            return door is None or door.lets_in(self.client_address[0], shown)
+    def __init__(
+        self,
+        *of_library: Any,
+        links: Callable[[], Sequence[LinkState]],
+        door: _Door | None,
+    ) -> None:
+        self._links = links
+        self._door = door
+        # Last: the library answers while it constructs.
+        super().__init__(*of_library)
 
-        def _why_not(self) -> bytes:
-            """Say that the token sent is not right, or that none was; without repeating it."""
-            scheme, _, offered = self.headers.get("Authorization", "").partition(" ")
-            if scheme.lower() == "bearer" and offered.strip():
-                return b"the bearer token sent is not the page's\n"
-            return b"the page's token as bearer, please\n"
+    def do_GET(self) -> None:
+        """Answer one of the three questions."""
+        if self.path == "/livez":
+            self._answer(200, b'{"live":true}', "application/json")
+        elif self.path == "/readyz":
+            self._answer_ready()
+        elif self.path == "/metrics":
+            self._answer_metrics()
+        else:
+            self._answer(404, b"/livez /readyz /metrics\n", "text/plain")
 
-        def _answer(self, status: int, body: bytes, kind: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            if status == 401:
-                self.send_header("WWW-Authenticate", "Bearer")
-            elif status == 429:
-                self.send_header("Retry-After", f"{WINDOW_S:.0f}")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Stay silent: requests are no events."""
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Stay silent: requests are no events."""
+    def _answer_ready(self) -> None:
+        states = self._links()
+        is_ready = all(link.is_up for link in states)
+        told: dict[str, object] = {"ready": is_ready}
+        if self._is_trusted():
+            told["links"] = link_rows(states)
+        self._answer(200 if is_ready else 503, json.dumps(told).encode(), "application/json")
 
-    return Handler
+    def _answer_metrics(self) -> None:
+        is_shut = self._door is not None and self._door.is_shut(self.client_address[0])
+        if self._is_trusted():
+            self._answer(200, metrics.PROCESS.render(), "text/plain; version=0.0.4")
+        elif is_shut:
+            self._answer(429, b"too many wrong tokens; wait a minute\n", "text/plain")
+        else:
+            self._answer(401, self._why_not(), "text/plain")
+
+    def _is_trusted(self) -> bool:
+        shown = self.headers.get("Authorization", "")
+        return self._door is None or self._door.lets_in(self.client_address[0], shown)
+
+    def _why_not(self) -> bytes:
+        """Say that the token sent is not right, or that none was; without repeating it."""
+        if bearer_of(self.headers.get("Authorization", "")):
+            return b"the bearer token sent is not the page's\n"
+        return b"the page's token as bearer, please\n"
+
+    def _answer(self, status: int, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if status == 401:
+            self.send_header("WWW-Authenticate", "Bearer")
+        elif status == 429:
+            self.send_header("Retry-After", f"{WINDOW_S:.0f}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

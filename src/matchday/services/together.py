@@ -41,11 +41,7 @@ def build_together(settings: Settings, *, demo: bool, clock: Clock) -> Service:
     if demo and not settings.venue.files:
         venue = replace(settings.venue, files=(venue_file(),))
         settings = replace(settings, venue=venue)
-    require_free(settings.bind, settings.http.port, "--http-port")
-    if is_embedded(settings.mqtt.url.get_secret_value()):
-        # Here and not by the endpoint: page, demo and text tell it, and who comes back finds it.
-        port = require_free(settings.bind, settings.mqtt.port, "--mqtt-port")
-        settings = replace(settings, mqtt=replace(settings.mqtt, port=port))
+    settings = _with_ports(settings)
     rng = random.Random()
     folder = claim_folder(settings)
     stream = open_stream(settings, clock=clock)
@@ -112,6 +108,21 @@ def require_free(host: str, port: int, flag: str) -> int:
             raise MatchdayError(
                 f"listening on {host}:{port}: {error.strerror}; choose another port with {flag}"
             ) from error
+
+
+def _with_ports(settings: Settings) -> Settings:
+    """Make sure of the ports of page and endpoint; an endpoint told 0 gets a free one.
+
+    Here and not by the endpoint: page, demo and text tell it, and who comes back finds it.
+
+    Raises:
+        MatchdayError: One is in use; names it and its flag.
+    """
+    require_free(settings.bind, settings.http.port, "--http-port")
+    if not is_embedded(settings.mqtt.url.get_secret_value()):
+        return settings
+    port = require_free(settings.bind, settings.mqtt.port, "--mqtt-port")
+    return replace(settings, mqtt=replace(settings.mqtt, port=port))
 
 
 def _announced(settings: Settings, page: DashboardServer) -> Callable[[threading.Event], None]:

@@ -177,6 +177,7 @@ class _Part:
     refusals: list[Refusal] = field(default_factory=list)
 
     def add(self, row: Row, encoded: bytes) -> None:
+        """Add a row in its stored form, with its source and its event time."""
         if type(row) is ScalarRow:
             source, time_ms = row.reading.source, row.reading.t_ms
         else:

@@ -43,8 +43,8 @@ class Lag:
         """Give how many offsets were not stored yet at the last look; None while unknown."""
         return self._count
 
-    def is_none(self) -> bool:
-        """Tell whether there was none 0.5 s ago; no, where it must look first."""
+    def is_zero(self) -> bool:
+        """Tell whether all was stored `REFRESH_S` ago; no, where it must look first."""
         is_fresh = self._clock.monotonic_s() < self._seen_s + REFRESH_S
         self._is_asked = not is_fresh
         return is_fresh and self._count == 0

@@ -273,6 +273,7 @@ class MongoStore:
         """
 
         def store(job: tuple[Lane, Sequence[Row]]) -> list[Refused]:
+            """Store the rows of one lane; give those that the server refuses."""
             lane, rows = job
             return self._inserts.store(lane, rows, deadline_s=deadline_s)
 

@@ -65,6 +65,7 @@ class Newest:
             stages.append({"$set": _without_long(layout, bytes_max)})
 
         def ask(since: datetime | None) -> list[Document]:
+            """Give the newest documents not older than an instant; None looks at all."""
             bound = {} if since is None else {layout.time_field: {"$gte": since}}
             pipeline = [{"$match": {**query, **bound}}, *stages]
             collection = self._link.database[layout.name]

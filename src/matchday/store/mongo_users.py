@@ -31,7 +31,6 @@ StoreUser = Literal["server", "dashboard", "mongo_express"]
 USERS_DATABASE: Final = "admin"
 REPLY_TIMEOUT_S: Final = 10.0
 
-NO_REPLICATION: Final = 76
 NOT_INITIALIZED: Final = 94
 ALREADY_INITIALIZED: Final = 23
 

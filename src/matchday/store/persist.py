@@ -95,7 +95,6 @@ class Persist:
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._is_paused = self._is_more = False
-        self._expired: dict[Partition, int] = {}
         self._stop_deadline_s: float | None = None
         self._linger = Linger(policy)
         self._confirmed_s = float("-inf")
@@ -112,11 +111,7 @@ class Persist:
 
     def is_caught_up(self) -> bool:
         """Tell whether everything in the stream was stored 0.5 s ago; no, where it must look."""
-        return self._lag.is_none()
-
-    def expired_count(self) -> dict[Partition, int]:
-        """Give, by partition, how many offsets this run found deleted before they were stored."""
-        return dict(self._expired)
+        return self._lag.is_zero()
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -380,10 +375,8 @@ class Persist:
         count = self._protocol.positions.lost_between(partition, wanted, first)
         if count == 0:
             return
-        self._expired = {**self._expired, partition: self._expired.get(partition, 0) + count}
         self._batch.note_expired(partition, first=first, count=count)
-        name = f"{partition.topic}/{partition.number}"
-        emit(RecordsExpired(stage="persist", partition=name, count=count))
+        emit(RecordsExpired(stage="persist", partition=str(partition), count=count))
 
 
 def _report(batch: Batch, refusals: Sequence[Refusal]) -> None:

@@ -120,7 +120,7 @@ class _Series:
         """Forget the first so many."""
         if count > 0:
             del self.times_ms[:count], self.values[:count], self.offsets[:count]
-            self._look()
+            self._note_order()
 
     def cut_older(self, t_ms: int) -> None:
         """Forget what is older than a time, but not what tells the pace."""
@@ -133,7 +133,7 @@ class _Series:
             self.times_ms = [self.times_ms[at] for at in kept]
             self.values = [self.values[at] for at in kept]
             self.offsets = [self.offsets[at] for at in kept]
-            self._look()
+            self._note_order()
 
     def cut_before(self, offset: int) -> None:
         """Forget what was heard before an offset."""
@@ -141,7 +141,7 @@ class _Series:
         if self.offsets and self.offsets[0] < offset:
             self.cut(bisect_left(self.offsets, offset))
 
-    def _look(self) -> None:
+    def _note_order(self) -> None:
         if not self.is_rising:
             self.is_rising = all(map(lt, self.times_ms, self.times_ms[1:]))
 
@@ -239,14 +239,14 @@ class SeasonalForecast:
     def _forget_at_rest(self, offset: int, stream_ms: int) -> None:
         """Forget the series that are silent since long, if no forecast is to come of them."""
         rest_offset = (self._block - REST_BLOCKS) * self._block_records
+        reach_records = self._policy.rewind_records_max
         at_rest = []
         for key, series in self._series.items():
             if series.seen_offset >= rest_offset:
                 break
             silent_ms, silent_records = stream_ms - series.seen_ms, offset - series.seen_offset
-            reach = self._policy.rewind_records_max
-            is_fast = silent_records * self._least_ms > reach * silent_ms
-            if is_fast or silent_ms > self._forget_ms or silent_records > reach:
+            is_fast = silent_records * self._least_ms > reach_records * silent_ms
+            if is_fast or silent_ms > self._forget_ms or silent_records > reach_records:
                 at_rest.append(key)
         for key in at_rest:
             self._drop(key)
