@@ -125,9 +125,12 @@ def _run(options: argparse.Namespace, folder: Path, about: dict[str, str]) -> li
         began_s = CLOCK.monotonic_s()
         samples = Samples(deployment, began_s)
         with samples.taken():
-            parts = (*ROLES, "sensor")
             for fault in mixture(
-                options.seed, parts, SERVERS, every_s=options.every, pause_s=OUTAGE_S
+                options.seed,
+                [one for one in (*ROLES, "sensor") if one in options.hit],
+                [one for one in SERVERS if one in options.hit],
+                every_s=options.every,
+                pause_s=OUTAGE_S,
             ):
                 if CLOCK.monotonic_s() - began_s + options.every > options.minutes * 60:
                     break
@@ -223,6 +226,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two faults")
     parser.add_argument("--rate", type=float, default=400.0, help="readings per second")
     parser.add_argument("--seed", type=int, default=1, help="of the faults")
+    hit = (*ROLES, "sensor", *SERVERS)
+    parser.add_argument("--hit", nargs="+", choices=hit, default=hit, help="only these parts")
     parser.add_argument(
         "--report",
         type=Path,

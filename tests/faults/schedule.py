@@ -159,7 +159,7 @@ def mixture(
     while True:
         for one in rng.sample([*processes, *servers], len(processes) + len(servers)):
             rest = [other for other in (*processes, *servers) if other != one]
-            hit = [one] if rng.random() > PAIR_RATIO else [one, rng.choice(rest)]
+            hit = [one] if rng.random() > PAIR_RATIO or not rest else [one, rng.choice(rest)]
             is_pause = rng.random() < 0.3
             blows = tuple(Blow("pause" if is_pause else "kill", part) for part in hit)
             if hit == ["mongo"] and rng.random() < 0.5:
