@@ -65,13 +65,32 @@ def test_source_that_leaps_with_each_message_costs_no_more_than_the_holes_allowe
     assert held < 8 * HOLES_MAX * 1.2 + 6000 * 512
 
 
+def test_source_that_begins_anew_with_each_message_costs_a_bounded_sum_for_two_windows():
+    count = 20_000
+    tracemalloc.start()
+    try:
+        identities = Identities(window_ms=WINDOW_MS, entries_min=0)
+        identities.turn(0)
+        for number in range(count):
+            identities.observe_number("anew", "q", 0, number)
+        held, _ = tracemalloc.get_traced_memory()
+        for turn in range(1, 6):
+            identities.turn(turn * WINDOW_MS)
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    print(f"{held / count:.0f} bytes a message, {left} bytes after two windows")
+    assert held / count < 256
+    assert left < 4096
+
+
 def test_gaps_are_kept_open_again_once_leaping_has_ended():
     identities = Identities(window_ms=WINDOW_MS, entries_min=0)
     for number in range(300):
         identities.observe_number("leaping", "q", number * 10_000, number)
     identities.observe_number("steady", "q", 0, 0)
     identities.observe_number("steady", "q", 100, 100)
-    assert identities.observe_number("steady", "q", 50, 50)[0] is Verdict.STRAGGLER
+    assert identities.observe_number("steady", "q", 50, 50) == (Verdict.NEW, -1)
     for turn in range(3):
         identities.turn(turn * WINDOW_MS)
     identities.observe_number("steady", "q", 300, 300)
@@ -116,4 +135,4 @@ def test_a_great_many_numberings_age_some_with_each_turn_and_none_too_early(monk
     for _ in range(200):
         at_ms += WINDOW_MS // 10
         identities.turn(at_ms)
-    assert identities.observe_number("s7", "q", 2, 0)[0] is Verdict.STRAGGLER
+    assert identities.observe_number("s7", "q", 2, 0) == (Verdict.NEW, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 from matchday.ingest.identity import Identities
-from matchday.ingest.numbering import Verdict, begun
+from matchday.ingest.numbering import begun
 
 WINDOW_MS = 1000
 
@@ -51,10 +51,28 @@ def test_number_is_told_until_another_comes_and_a_new_window_is_untold():
     assert not begun(1, 30).is_told
 
 
+def test_window_that_was_parted_keeps_what_came_since_for_as_long():
+    one = begun(0, 0)
+    for seq in range(1, 30):
+        one.append_next(seq, seq)
+    one.leap(50, 10)
+    one.forget_before_last_mark()
+    upper = one.part(32, 60, 8)
+    assert (one.last, upper.last) == ((32, 60), (40, 50))
+    for seq in range(33, 100):
+        one.append_next(seq, 100 + seq)
+    one.forget_before_last_mark()
+    upper.forget_before_last_mark()
+    assert one.has(32, 60)
+    assert one.has(33, 133)
+    assert not one.has(29, 29)
+    assert upper.has(40, 50)
+
+
 def test_largest_number_of_the_gate_fits_in_a_window():
     one = begun(2**62 - 2, 1)
     assert one.append_next(2**62 - 1, 2)
-    assert one.look_back(2**62 - 2, 1) is Verdict.DUPLICATE
+    assert one.has(2**62 - 2, 1)
 
 
 def test_sources_that_each_number_a_quantity_of_their_own_cost_no_more_than_half_a_kilobyte():

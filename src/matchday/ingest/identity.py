@@ -3,8 +3,8 @@
 A numbered reading is known by (source, quantity or kind, seq, t); a reading with a time of
 its own but no number by a digest of its stream record; any other reading has no identity
 of content. State lives in memory and is rebuilt from the stream after a restart. Pure: the
-caller says what time it is. Does not own the window of one numbering (`numbering`), nor what
-is in doubt by its packet identifier (`protocols.redelivery`).
+caller says what time it is. Does not own the window of one numbering (`numbering`), several
+runs of one (`runs`), nor what is in doubt by its packet identifier (`protocols.redelivery`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import accumulate, chain
 from operator import itemgetter
 
 from matchday.ingest.numbering import Numbering, Verdict, begun
+from matchday.ingest.runs import Runs
 
 GAP_FILL_MAX = 10_000
 """Longest gap, in numbers, inside which late arrivals are still recognised one by one."""
@@ -35,12 +36,13 @@ AGED_PER_TURN = 20_000
 """Numberings whose window is moved in one call of `Identities.turn`: about 10 ms."""
 
 _EVICTED_SHARE = 10
+_Known = Numbering | Runs
 
 
 class Keys:
     """Source and numbering of all that was known at one moment, for eight bytes each."""
 
-    def __init__(self, numberings: Mapping[str, Mapping[str, Numbering]]) -> None:
+    def __init__(self, numberings: Mapping[str, Mapping[str, _Known]]) -> None:
         self._sources = [source for sources in numberings.values() for source in sources]
         self._numberings = list(numberings)
         self._ends = array("q", accumulate(map(len, numberings.values())))
@@ -78,10 +80,8 @@ class Identities:
         self._numberings_max = numberings_max
         self._entries_min = entries_min
         # By numbering and source: no key of its own for each, and texts alone are found sooner.
-        self._numberings: dict[str, dict[str, Numbering]] = {}
+        self._numberings: dict[str, dict[str, _Known]] = {}
         self._count = 0
-        self._older: dict[tuple[str, str], Numbering] = {}
-        self._oldest: dict[tuple[str, str], Numbering] = {}
         self._digests: set[bytes] = set()
         self._older_digests: set[bytes] = set()
         self._entries = 0
@@ -91,7 +91,9 @@ class Identities:
         self._holes = 0
         self._older_holes = 0
         self._gap_fill_max = GAP_FILL_MAX
-        self._ageing: list[Numbering] = []
+        self._ageing: list[_Known] = []
+        self._uncounted: set[str] = set()
+        self._uncounted_turns = 0
 
     def __len__(self) -> int:
         return self._count + len(self._digests) + len(self._older_digests)
@@ -102,11 +104,24 @@ class Identities:
         return self._count
 
     def observe_number(
-        self, source: str, numbering: str, seq: int, t_ms: int
+        self,
+        source: str,
+        numbering: str,
+        seq: int,
+        t_ms: int,
+        *,
+        is_timed: bool = True,
     ) -> tuple[Verdict, int]:
         """Take in a numbered reading; gives the verdict and the change in missing numbers.
 
         Numbers are from 0 to below 2**62, as the gate has it.
+
+        Args:
+            source: Who said it.
+            numbering: Of which of its numberings.
+            seq: The number.
+            t_ms: Its event time.
+            is_timed: Whether the source stated it; otherwise it is the time of arrival.
         """
         self._entries += 1
         known = self._find(source, numbering)
@@ -115,22 +130,53 @@ class Identities:
             return Verdict.NEW, 0
         if known.append_next(seq, t_ms):
             return Verdict.NEW, 0
-        if self._is_in_older((source, numbering), seq, t_ms):
-            return Verdict.DUPLICATE, 0
-        gap = known.skipped_before(seq)
-        if gap <= 0:
-            verdict = known.look_back(seq, t_ms)
-            if verdict is Verdict.RENUMBERED:
-                self._begin_anew(source, numbering, seq, t_ms)
-            return verdict, -1 if verdict is Verdict.NEW else 0
-        if gap > self._gap_fill_max:
-            self._begin_anew(source, numbering, seq, t_ms)
-            return Verdict.NEW, gap
-        known.leap(t_ms, gap)
-        self._holes += gap
+        if not isinstance(known, Runs):
+            gap = known.skipped_before(seq)
+            if 0 < gap <= self._gap_fill_max:
+                known.leap(t_ms, gap)
+                self._open(gap)
+                return Verdict.NEW, self._counted(source, gap)
+            if known.has(seq, t_ms):
+                return Verdict.DUPLICATE, 0
+            if is_timed and known.fill_late(seq, t_ms):
+                self._foreign.pop((source, numbering), None)
+                return Verdict.NEW, -1
+            known = Runs((source, numbering), known)
+        outcome = known.observe(
+            seq,
+            t_ms,
+            is_timed=is_timed,
+            gap_fill_max=self._gap_fill_max,
+        )
+        self._numberings[numbering][source] = known.only or known
+        if outcome.verdict is not Verdict.DUPLICATE:
+            # Not all that comes changes the last number, by which a foreign one is told.
+            self._foreign.pop((source, numbering), None)
+        self._open(outcome.opened)
+        return outcome.verdict, self._counted(source, outcome.missing)
+
+    def _open(self, holes: int) -> None:
+        self._holes += holes
         if self._holes + self._older_holes > HOLES_MAX:
             self._gap_fill_max = GAP_FILL_SHORT
-        return Verdict.NEW, gap
+
+    def recall(self, uncounted: Collection[str]) -> None:
+        """Say which sources have gaps in what was read back of which none was ever counted.
+
+        Reading begins in the middle of what they say: a gap may only seem to be one. That
+        another sender's numbers are there then takes nothing back.
+        """
+        self._uncounted = set(uncounted)
+        self._uncounted_turns = 0
+
+    def _counted(self, source: str, missing: int) -> int:
+        """Give the change in missing numbers that the account shows."""
+        if missing and source in self._uncounted:
+            if missing < -1:
+                return 0
+            if missing > 0:
+                self._uncounted.discard(source)
+        return missing
 
     def follows(self, source: str, numbering: str, seq: int, t_ms: int) -> bool:
         """Take in a reading if it is the very next of a known numbering; tell whether it was.
@@ -173,7 +219,7 @@ class Identities:
         """
         self._foreign_turns = 0
         self._foreign = {
-            (source, numbering): known.last
+            (source, numbering): _said_last(known)
             for numbering, all_known in self._numberings.items()
             for source, known in all_known.items()
             if source not in sources
@@ -244,14 +290,24 @@ class Identities:
         del self._ageing[-AGED_PER_TURN:]
         for known in due:
             known.forget_before_last_mark()
+            if isinstance(known, Runs):
+                self._join(known)
         if self._ageing:
             return
         self._turned_ms = arrived_ms
-        self._oldest, self._older = self._older, {}
+        self._uncounted_turns += 1
+        if self._uncounted_turns >= 2:
+            self._uncounted = set()
         if self._foreign:
             self._forget_foreign()
         if self._count > self._numberings_max:
             self._forget_quiet()
+
+    def _join(self, runs: Runs) -> None:
+        """Keep the last run of a numbering alone when the others are over."""
+        source, numbering = runs.key
+        if runs.only is not None and self._find(source, numbering) is runs:
+            self._numberings[numbering][source] = runs.only
 
     def _forget_quiet(self) -> None:
         """Forget those silent for longest, a tenth more than needed so that it is rarely due."""
@@ -267,9 +323,9 @@ class Identities:
             self._forget(source, numbering)
             self._foreign.pop((source, numbering), None)
 
-    def _is_foreign(self, key: tuple[str, str], known: Numbering) -> bool:
+    def _is_foreign(self, key: tuple[str, str], known: _Known) -> bool:
         """Tell whether nothing of a disowned numbering has come here since."""
-        return self._foreign.get(key) == known.last
+        return self._foreign.get(key) == _said_last(known)
 
     def _forget_foreign(self) -> None:
         self._foreign_turns += 1
@@ -281,7 +337,7 @@ class Identities:
                 self._forget(source, numbering)
         self._foreign = {}
 
-    def _find(self, source: str, numbering: str) -> Numbering | None:
+    def _find(self, source: str, numbering: str) -> _Known | None:
         sources = self._numberings.get(numbering)
         return None if sources is None else sources.get(source)
 
@@ -296,17 +352,9 @@ class Identities:
         if not sources:
             del self._numberings[numbering]
 
-    def _begin_anew(self, source: str, numbering: str, seq: int, t_ms: int) -> None:
-        """Begin a new window; the one before is kept for two turns, to know its duplicates."""
-        sources = self._numberings[numbering]
-        self._older[source, numbering] = sources[source]
-        sources[source] = begun(seq, t_ms)
 
-    def _is_in_older(self, key: tuple[str, str], seq: int, t_ms: int) -> bool:
-        if not self._older and not self._oldest:
-            return False
-        found = self._older.get(key), self._oldest.get(key)
-        return any(one is not None and one.has(seq, t_ms) for one in found)
+def _said_last(known: _Known) -> tuple[int, int]:
+    return known.said_last if isinstance(known, Runs) else known.last
 
 
 def digest_of(topic: str, payload: bytes) -> str:

@@ -144,17 +144,17 @@ class Sorter:
             is_new = False
         elif seq is not None:
             verdict, missing = self._identities.observe_number(
-                reading.source, numbering_of(reading), seq, reading.t_ms
+                reading.source,
+                numbering_of(reading),
+                seq,
+                reading.t_ms,
+                is_timed=reading.is_timed,
             )
             if missing:
                 counts.missing += missing
-            if verdict is not Verdict.NEW:
-                if verdict is Verdict.RENUMBERED:
-                    counts.renumbered += 1
-                elif verdict is Verdict.STRAGGLER:
-                    is_new = self._identities.observe_content(value)
-                else:
-                    is_new = False
+            if verdict is Verdict.RENUMBERED:
+                counts.renumbered += 1
+            is_new = verdict is not Verdict.DUPLICATE
         elif reading.is_timed:
             is_new = self._identities.observe_content(value)
         if is_new:

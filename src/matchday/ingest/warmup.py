@@ -6,13 +6,13 @@ be added behind what is read here. Does not own how far back the ledger is read 
 
 from __future__ import annotations
 
+from matchday.domain.instants import iso_from_ms
 from matchday.domain.reading import numbering_of
 from matchday.domain.topics import Topic
 from matchday.domain.wire import decode_reading, encode_reading
 from matchday.errors import RefusedError
 from matchday.ingest.gate import SEQ_END
 from matchday.ingest.identity import Identities
-from matchday.ingest.numbering import Verdict
 from matchday.ingest.tails import Tail, tail_of
 from matchday.ports import Start, Stream, StreamRecord
 from matchday.protocols.redelivery import Doubt, in_doubt
@@ -23,6 +23,9 @@ clocks: more than a transaction may take, and clocks of brokers differ."""
 
 SWEEP_SLACK_MS = 1000
 """How much later than a reading the beginning of the sweep that told it may stand."""
+
+TICK_SLACK_MS = 1000
+"""How far the time of a tick, by its owner's clock, may be from that of its readings."""
 
 _POLL_S = 0.5
 _RECORDS_MAX = 2000
@@ -51,16 +54,18 @@ def warm(
         UnavailableError: The stream stopped answering; begin again with new state.
     """
     tail = tail_of(stream, slot, slot_count=slot_count)
+    read_back = _ReadBack(identities)
     if tail.newest_ms is not None:
         since_ms = tail.newest_ms - window_ms
         if tail.own_ms is not None:
             own_since_ms = _own_since_ms(tail, tail.own_ms - window_ms)
             own_until_ms = tail.own_ms + SLACK_MS
             if own_until_ms < since_ms:
-                _observe_between(stream, identities, since_ms=own_since_ms, until_ms=own_until_ms)
+                _observe_between(stream, read_back, since_ms=own_since_ms, until_ms=own_until_ms)
             else:
                 since_ms = min(since_ms, own_since_ms)
-        _observe_to_end(stream, identities, since_ms=since_ms, entries_min=entries_min)
+        _observe_to_end(stream, read_back, since_ms=since_ms, entries_min=entries_min)
+        identities.recall(_uncounted(tail, read_back))
     for (source, numbering), last in _last_numbers(tail).items():
         identities.resume(source, numbering, last)
     if slot_count > 1:
@@ -103,9 +108,60 @@ def _own_sources(tail: Tail) -> set[str]:
     return own
 
 
-def _observe_between(
-    stream: Stream, identities: Identities, *, since_ms: int, until_ms: int
-) -> None:
+class _ReadBack:
+    """Takes in what was accepted before, and notes which sources seem to have gaps in it.
+
+    They may only seem so, where reading began in the middle of what they said.
+    """
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+        self.gapped: set[str] = set()
+        self.since_ms: int | None = None
+
+    def take(self, record: StreamRecord) -> None:
+        """Take in a record of `analytics`."""
+        if self.since_ms is None or record.time_ms < self.since_ms:
+            self.since_ms = record.time_ms
+        try:
+            reading = decode_reading(record.value)
+        except RefusedError:
+            return  # written by another program; persist reports and dead-letters it
+        if reading.seq is not None:
+            if not 0 <= reading.seq < SEQ_END:
+                return  # the same: the gate lets no such number pass
+            _, missing = self._identities.observe_number(
+                reading.source,
+                numbering_of(reading),
+                reading.seq,
+                reading.t_ms,
+                is_timed=reading.is_timed,
+            )
+            if missing > 0:
+                self.gapped.add(reading.source)
+        elif reading.is_timed:
+            self._identities.observe_content(encode_reading(reading))
+
+
+def _uncounted(tail: Tail, read_back: _ReadBack) -> set[str]:
+    """Give the sources with gaps of which the ledger counted none since reading back began."""
+    since_ms, gapped = read_back.since_ms, read_back.gapped
+    if since_ms is None or not tail.all:
+        return set()
+    if tail.all[0].ts > iso_from_ms(since_ms + TICK_SLACK_MS):
+        return set()  # not as much of the ledger was read back: it cannot tell
+    since = iso_from_ms(since_ms - TICK_SLACK_MS)
+    counted = {
+        source
+        for tick in tail.all
+        if tick.ts >= since
+        for source, counts in tick.counts.items()
+        if counts.missing > 0
+    }
+    return gapped - counted
+
+
+def _observe_between(stream: Stream, read_back: _ReadBack, *, since_ms: int, until_ms: int) -> None:
     """Take in what was accepted between two moments of the stream's clock."""
     later = stream.reader([Topic.ANALYTICS], Start.since(until_ms))
     try:
@@ -119,13 +175,13 @@ def _observe_between(
             if all(at[place] >= end for place, end in ends.items()):
                 return
             for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
-                _observe(identities, record)
+                read_back.take(record)
     finally:
         reader.close()
 
 
 def _observe_to_end(
-    stream: Stream, identities: Identities, *, since_ms: int, entries_min: int
+    stream: Stream, read_back: _ReadBack, *, since_ms: int, entries_min: int
 ) -> None:
     by_time = stream.reader([Topic.ANALYTICS], Start.since(since_ms))
     by_count = stream.reader([Topic.ANALYTICS], Start.last(entries_min))
@@ -139,23 +195,6 @@ def _observe_to_end(
     try:
         while not reader.is_at_end(is_strict=True):
             for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
-                _observe(identities, record)
+                read_back.take(record)
     finally:
         reader.close()
-
-
-def _observe(identities: Identities, record: StreamRecord) -> None:
-    try:
-        reading = decode_reading(record.value)
-    except RefusedError:
-        return  # written by another program; persist reports and dead-letters it
-    if reading.seq is not None:
-        if not 0 <= reading.seq < SEQ_END:
-            return  # the same: the gate lets no such number pass
-        verdict, _ = identities.observe_number(
-            reading.source, numbering_of(reading), reading.seq, reading.t_ms
-        )
-        if verdict is Verdict.STRAGGLER:
-            identities.observe_content(encode_reading(reading))
-    elif reading.is_timed:
-        identities.observe_content(encode_reading(reading))

@@ -1,0 +1,334 @@
+"""Several runs of one numbering: a sensor that began anew, or two senders under one name.
+
+A *run* is what counts on from a number of its own, in a window of its own. Whether a reading is
+new does not depend on runs: its number and time are looked for in all of them. Which run a new
+one belongs to matters for what is missing only, and is decided by numbers: it fills a gap where
+there is one, else it goes on from the nearest run below, else it begins one. So no number
+counts as missing that came, in whatever order, as often as its source began at the same number
+(docs/explanation/account.md has the proof). Times decide one thing: a number said later than
+what came after its gap shows that two senders are there, and the gap is taken back.
+
+Owns which run a reading belongs to and what follows for the account. Does not own one window
+(`numbering`), nor bounds over all sources (`identity`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from matchday.ingest.numbering import HOLE, Numbering, Verdict, begun
+
+RUNS_MAX: Final = 8
+"""Runs of one numbering at most. Beyond, the readings of that which spoke longest ago are
+remembered one by one, at 120 B instead of 8, and its gaps no more."""
+
+QUIET_TURNS_MAX: Final = 30
+"""Windows for which one of two senders is remembered that says nothing: an hour."""
+
+ALTERNATIONS_MIN: Final = 4
+"""So often one run goes on later than another has, until they are taken for two senders: a
+sensor that began anew does not go back to where it was. They are remembered for longer then."""
+
+
+class Outcome(NamedTuple):
+    """What a reading is, and what follows.
+
+    Attributes:
+        verdict: New, known, or the begin of a new run.
+        missing: The change in missing numbers.
+        opened: Numbers that are kept open from now on.
+    """
+
+    verdict: Verdict
+    missing: int = 0
+    opened: int = 0
+
+
+_DUPLICATE: Final = Outcome(Verdict.DUPLICATE)
+_NEW: Final = Outcome(Verdict.NEW)
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A run's window, and a gap after its last number too long to be kept open.
+
+    Attributes:
+        window: Its readings.
+        owed: How many numbers right after its last are counted as missing.
+        until_ms: Event time of the reading that came after these.
+        parted_at: The number that it began with when it was parted from the run below.
+    """
+
+    window: Numbering
+    owed: int = 0
+    until_ms: int = 0
+    parted_at: int = -1
+
+
+class _Strays:
+    """Readings outside of all windows, for a window at least and two at most."""
+
+    __slots__ = ("_highest", "_lowest", "_older", "_pairs")
+
+    def __init__(self) -> None:
+        self._pairs: set[int] | None = None
+        self._older: set[int] | None = None
+        self._lowest = self._highest = 0
+
+    def __len__(self) -> int:
+        return len(self._pairs or ()) + len(self._older or ())
+
+    def add(self, seq: int, t_ms: int) -> None:
+        """Remember a reading."""
+        self._lowest = min(self._lowest, seq) if self else seq
+        self._highest = max(self._highest, seq) if self else seq
+        if self._pairs is None:
+            self._pairs = set()
+        self._pairs.add(_pair(seq, t_ms))
+
+    def has(self, seq: int, t_ms: int) -> bool:
+        """Tell whether a reading is remembered."""
+        if self._pairs is None and self._older is None:
+            return False
+        pair = _pair(seq, t_ms)
+        return pair in (self._pairs or ()) or pair in (self._older or ())
+
+    def may_be_between(self, lower: int, upper: int) -> bool:
+        """Tell whether there may be numbers above one and below another."""
+        return len(self) > 0 and self._lowest < upper and self._highest > lower
+
+    def age(self) -> None:
+        """Forget what was there at the call before."""
+        self._older, self._pairs = self._pairs, None
+
+
+class Runs:
+    """The runs of one numbering of one source; the one that spoke last is the first of them.
+
+    Args:
+        key: The source and its numbering.
+        window: Its only run so far.
+    """
+
+    __slots__ = ("_alternations", "_latest_ms", "_runs", "_strays", "key")
+
+    def __init__(self, key: tuple[str, str], window: Numbering) -> None:
+        self.key = key
+        self._runs = [_Run(window)]
+        self._alternations = 0
+        self._latest_ms: int | None = None
+        self._strays = _Strays()
+
+    @property
+    def only(self) -> Numbering | None:
+        """Give the window of the only run, if it is all that is left to know."""
+        run = self._runs[0]
+        if len(self._runs) > 1 or run.owed or self._strays:
+            return None
+        return run.window
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """Give the highest last number and its event time."""
+        return self._highest.window.last
+
+    @property
+    def said_last(self) -> tuple[int, int]:
+        """Give the last number of the run that spoke last and its event time."""
+        return self._runs[0].window.last
+
+    @property
+    def is_told(self) -> bool:
+        """Tell whether that number was written down."""
+        return self._highest.window.is_told
+
+    @property
+    def quiet_turns(self) -> int:
+        """Give how often all have aged since the last reading."""
+        if self._strays:
+            return 0
+        return min(run.window.quiet_turns for run in self._runs)
+
+    @property
+    def _highest(self) -> _Run:
+        return max(self._runs, key=_last_number)
+
+    def tell(self) -> tuple[int, int]:
+        """Give the highest last number and its event time, to be written down now."""
+        return self._highest.window.tell()
+
+    def forget_before_last_mark(self) -> None:
+        """Age every window, and forget the runs that are over."""
+        self._strays.age()
+        self._latest_ms = None
+        quiet_max = QUIET_TURNS_MAX if self._alternations >= ALTERNATIONS_MIN else 1
+        for run in self._runs:
+            run.window.forget_before_last_mark()
+        highest = self._highest
+        alive = [run for run in self._runs if run.window.quiet_turns < quiet_max]
+        self._runs = alive or [highest]
+
+    def append_next(self, seq: int, t_ms: int) -> bool:
+        """Take the reading in if it is the next of a run, and nothing else."""
+        if self._strays.has(seq, t_ms):
+            return False
+        found = None
+        for run in self._runs:
+            skipped = run.window.skipped_before(seq)
+            if skipped < 0:
+                if run.window.at(seq) in (t_ms, HOLE):
+                    return False
+            elif skipped < run.owed:
+                return False
+            elif not skipped and found is None:
+                found = run
+        if found is None:
+            return False
+        if found is self._runs[0]:
+            found.window.append_next(seq, t_ms)
+        else:
+            self._leap(found, seq, t_ms, gap_fill_max=0)
+        self._note_latest(t_ms)
+        return True
+
+    def observe(
+        self,
+        seq: int,
+        t_ms: int,
+        *,
+        is_timed: bool = True,
+        gap_fill_max: int,
+    ) -> Outcome:
+        """Take in a reading.
+
+        Args:
+            seq: Its number.
+            t_ms: Its event time.
+            is_timed: Whether the source stated that time. If not it is the time of arrival,
+                and late ones look later than they are.
+            gap_fill_max: Longest gap whose numbers are kept open one by one.
+        """
+        there = [run.window.at(seq) for run in self._runs]
+        if t_ms in there or self._strays.has(seq, t_ms):
+            return _DUPLICATE
+        outcome = self._take(there, seq, t_ms, is_timed, gap_fill_max)
+        self._note_latest(t_ms)
+        return outcome
+
+    def _take(
+        self, there: list[int | None], seq: int, t_ms: int, is_timed: bool, gap_fill_max: int
+    ) -> Outcome:
+        """Take in a reading that is new; `there` is what the runs have at its number."""
+        if HOLE in there:
+            lacking = [one for one, at in zip(self._runs, there, strict=True) if at == HOLE]
+            return self._fill(lacking, seq, t_ms, is_timed)
+        owing = next((run for run in self._runs if _owes(run, seq)), None)
+        if owing is not None:
+            return self._go_on(owing, seq, t_ms, is_timed, gap_fill_max)
+        below = [run for run in self._runs if run.window.last[0] < seq]
+        if below:
+            return self._leap(max(below, key=_last_number), seq, t_ms, gap_fill_max)
+        is_taken = any(at is not None for at in there)
+        if is_timed and not is_taken and t_ms <= self._latest():
+            self._strays.add(seq, t_ms)
+            return _NEW
+        return Outcome(Verdict.RENUMBERED, self._put_first(_Run(begun(seq, t_ms))))
+
+    def _latest(self) -> int:
+        """Give the latest event time in any window; until they age it is looked for once."""
+        if self._latest_ms is None:
+            self._latest_ms = max(run.window.latest_ms for run in self._runs)
+        return self._latest_ms
+
+    def _note_latest(self, t_ms: int) -> None:
+        if self._latest_ms is not None and t_ms > self._latest_ms:
+            self._latest_ms = t_ms
+
+    def _fill(self, lacking: list[_Run], seq: int, t_ms: int, is_timed: bool) -> Outcome:
+        """Take in a reading that these runs lack.
+
+        One said later than what came after the gap, in every one of them, is no late one:
+        another sender is there, which goes on where it was before the gap.
+        """
+        for run in lacking:
+            count, above_ms = run.window.above_gap(seq)
+            if count == 1 or not is_timed or t_ms <= above_ms:
+                if not run.window.fill(seq, t_ms):
+                    self._strays.add(seq, t_ms)
+                return Outcome(Verdict.NEW, -1)
+        run = lacking[0]
+        count, _ = run.window.above_gap(seq)
+        upper = _Run(run.window.part(seq, t_ms, count), run.owed, run.until_ms, seq + count)
+        run.owed = 0
+        self._alternations = ALTERNATIONS_MIN
+        return Outcome(Verdict.NEW, self._put_first(upper) - count)
+
+    def _go_on(self, run: _Run, seq: int, t_ms: int, is_timed: bool, gap_fill_max: int) -> Outcome:
+        """Take in one of the numbers that a run owes: a late one, or of another sender."""
+        skipped, until_ms = run.window.skipped_before(seq), run.until_ms
+        owed, missing = run.owed - skipped - 1, -1
+        if is_timed and t_ms > until_ms and owed:
+            missing -= owed
+            owed = 0
+            self._alternations = ALTERNATIONS_MIN
+        if skipped > gap_fill_max:
+            run.owed, run.until_ms = skipped, t_ms
+            missing += self._put_first(_Run(begun(seq, t_ms), owed, until_ms))
+            return Outcome(Verdict.NEW, missing)
+        run.owed = owed
+        run.window.leap(t_ms, skipped)
+        self._put_first(run)
+        return Outcome(Verdict.NEW, missing, skipped)
+
+    def _leap(self, run: _Run, seq: int, t_ms: int, gap_fill_max: int) -> Outcome:
+        """Take in a number above a run, right after its last or further up."""
+        first = self._runs[0]
+        if run is not first and t_ms > first.window.last[1]:
+            self._alternations += 1
+        gap = run.window.skipped_before(seq)
+        if gap and self._strays.may_be_between(run.window.last[0], seq):
+            return Outcome(Verdict.NEW, self._put_first(_Run(begun(seq, t_ms))))
+        missing = gap - run.owed
+        if gap > gap_fill_max:
+            run.owed, run.until_ms = gap, t_ms
+            missing += self._put_first(_Run(begun(seq, t_ms)))
+            return Outcome(Verdict.NEW, missing)
+        run.owed = 0
+        run.window.leap(t_ms, gap)
+        self._put_first(run)
+        return Outcome(Verdict.NEW, missing, gap)
+
+    def _put_first(self, run: _Run) -> int:
+        """Note that a run spoke last, and keep no more of them than there may be.
+
+        Returns:
+            The change in missing numbers: what a run that is dropped lacks could not be
+            known again when it comes, so it is taken back.
+        """
+        if run in self._runs:
+            self._runs.remove(run)
+        for upper in self._runs:
+            if upper.parted_at == run.window.last[0] + 1:
+                # One sender's late readings, as it turns out: its clock was set back.
+                self._alternations, upper.parted_at = 0, -1
+        self._runs.insert(0, run)
+        if len(self._runs) <= RUNS_MAX:
+            return 0
+        dropped = self._runs.pop()
+        for one in dropped.window.readings():
+            self._strays.add(*one)
+        return -dropped.window.holes
+
+
+def _pair(seq: int, t_ms: int) -> int:
+    """Give number and time as one integer; numbers are below 2**62."""
+    return t_ms << 62 | seq
+
+
+def _owes(run: _Run, seq: int) -> bool:
+    return 0 <= run.window.skipped_before(seq) < run.owed
+
+
+def _last_number(run: _Run) -> int:
+    return run.window.last[0]

@@ -1,0 +1,298 @@
+"""Claims about runs of numbers under one name, against what the senders know themselves.
+
+A reading is its number and its time: each is accepted once, however often it comes, in whatever
+order, whether ingest restarts in between or not. No number counts as missing that came. Nothing
+here tells ingest which sender or which run of numbers a reading is of.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from matchday.ingest.identity import Identities
+from matchday.ingest.numbering import Verdict
+
+WINDOW_MS = 120_000
+T0_MS = 1_700_000_000_000
+HOUR_MS = 3_600_000
+STEP_MS = 3
+"""Times of up to three senders are apart: each has a remainder of its own."""
+
+Said = tuple[int, int]
+"""Number and event time."""
+
+
+@dataclass
+class Ingest:
+    """Takes readings as a tick does, writes what is accepted, and can lose its memory.
+
+    A message comes each millisecond, so the window is a number of messages, too.
+    """
+
+    window_ms: int = 10**9
+    stream: list[tuple[Said, int]] = field(default_factory=list)
+    accepted: Counter[Said] = field(default_factory=Counter)
+    missing: int = 0
+    renumbered: int = 0
+    restarts: int = 0
+    now_ms: int = 0
+    known: Identities = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.known = Identities(window_ms=self.window_ms, entries_min=1)
+        self.known.turn(self.now_ms)
+
+    def take(self, said: Said) -> None:
+        self.now_ms += 1
+        if self.known.follows("s", "q", *said):
+            verdict, missing = Verdict.NEW, 0
+        else:
+            verdict, missing = self.known.observe_number("s", "q", *said)
+        assert (verdict is Verdict.DUPLICATE) == (said in self.accepted), said
+        self.missing += missing
+        assert self.restarts or self.missing >= 0
+        self.renumbered += verdict is Verdict.RENUMBERED
+        if verdict is not Verdict.DUPLICATE:
+            self.accepted[said] += 1
+            self.stream.append((said, missing))
+        self.known.turn(self.now_ms)
+
+    def take_all(self, said: Iterable[Said]) -> None:
+        for one in said:
+            self.take(one)
+
+    def restart(self, *, read_back: int) -> None:
+        """Begin again with what the end of the stream and of the ledger say."""
+        self._begin()
+        self.restarts += 1
+        is_gapped = is_counted = False
+        for said, missing in self.stream[-read_back:]:
+            is_gapped |= self.known.observe_number("s", "q", *said)[1] > 0
+            is_counted |= missing > 0
+        self.known.recall({"s"} if is_gapped and not is_counted else ())
+
+
+@dataclass
+class Sensor:
+    """Numbers its readings, with a clock that may be set; no number and time is said twice."""
+
+    rng: random.Random
+    t_ms: int
+    begin: int = 0
+    runs: list[list[Said]] = field(default_factory=lambda: [[]])
+    times: set[int] = field(default_factory=set)
+
+    def say(self) -> Said:
+        self.t_ms += STEP_MS * self.rng.randrange(1, 25)
+        while self.t_ms in self.times:
+            self.t_ms += STEP_MS
+        self.times.add(self.t_ms)
+        said = self.begin + len(self.runs[-1]), self.t_ms
+        self.runs[-1].append(said)
+        return said
+
+    def begin_anew(self) -> None:
+        self.runs.append([])
+
+    def set_clock(self, by_ms: int) -> None:
+        self.t_ms += by_ms // STEP_MS * STEP_MS
+
+
+def disordered(
+    rng: random.Random, said: list[Said], *, reach: float, twice: float, twice_reach: float
+) -> list[Said]:
+    """Give readings as a bad network delivers them: some twice, all a little in disorder."""
+    placed = [(place + rng.random() * reach, one) for place, one in enumerate(said)]
+    placed += [(at + rng.random() * twice_reach, one) for at, one in placed if rng.random() < twice]
+    return [one for _, one in sorted(placed, key=lambda item: item[0])]
+
+
+def history(
+    rng: random.Random, sensors: list[Sensor], *, steps: int, leaps: float, anew: float
+) -> list[Said]:
+    """Let sensors speak at random, set their clocks, and begin their numbers anew."""
+    said = []
+    for _ in range(steps):
+        sensor = rng.choice(sensors)
+        if rng.random() < leaps:
+            sensor.set_clock(rng.choice((-1, 1)) * rng.choice((0, 1, 100, 5000, HOUR_MS)))
+        if rng.random() < anew:
+            sensor.begin_anew()
+        said.append(sensor.say())
+    return said
+
+
+def told(rng: random.Random, *, count: int, restart_at: int) -> list[Said]:
+    """Give the readings of tests/faults/test_clocks.py: clock set, set back, numbers begun anew."""
+    t_ms, said = T0_MS, []
+    for number in range(count):
+        t_ms += rng.randrange(1, 50)
+        if number == count // 3:
+            t_ms += HOUR_MS
+        if number == count // 2:
+            t_ms -= HOUR_MS
+        if number < restart_at:
+            said.append((number, t_ms))
+        else:
+            said.append((number - restart_at, t_ms + 2 * HOUR_MS))
+    return said
+
+
+@settings(deadline=None, max_examples=200)
+@given(seed=st.integers(0, 2**32), is_mixed=st.booleans())
+@example(seed=1, is_mixed=False)
+@example(seed=1, is_mixed=True)
+def test_history_of_the_clocks_that_jump_misses_nothing(seed: int, is_mixed: bool):
+    rng, restart_at = random.Random(seed), 250
+    said = told(rng, count=400, restart_at=restart_at)
+    parts = [said] if is_mixed else [said[:restart_at], said[restart_at:]]
+    ingest = Ingest()
+    for part in parts:
+        ingest.take_all(disordered(rng, part, reach=20, twice=0.2, twice_reach=200))
+    assert ingest.accepted == Counter(said)
+    assert ingest.missing == 0
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(1, 300),
+    senders=st.integers(1, 2),
+    leaps=st.sampled_from((0.0, 0.02, 0.2)),
+    anew=st.sampled_from((0.0, 0.01, 0.03)),
+    reach=st.sampled_from((0.0, 3.0, 20.0, 100.0, 1000.0)),
+    restarts=st.integers(0, 3),
+    is_aged=st.booleans(),
+)
+def test_all_that_came_once_or_twice_in_any_order_is_accepted_once_and_nothing_is_missing(
+    seed: int,
+    steps: int,
+    senders: int,
+    leaps: float,
+    anew: float,
+    reach: float,
+    restarts: int,
+    is_aged: bool,
+):
+    rng = random.Random(seed)
+    # All that is late or comes again does so within a window.
+    window = int(4 * reach) + 90
+    ingest = Ingest(window_ms=window if is_aged else 10**9)
+    sensors = [Sensor(rng, t_ms=T0_MS + which) for which in range(senders)]
+    said = history(rng, sensors, steps=steps, leaps=leaps, anew=anew)
+    came = disordered(rng, said, reach=reach, twice=0.2, twice_reach=2 * reach + 40)
+    restart_at = {rng.randrange(len(came)) for _ in range(restarts)}
+    for place, one in enumerate(came):
+        ingest.take(one)
+        if place in restart_at:
+            ingest.restart(read_back=window + rng.randrange(100))
+    assert ingest.accepted == Counter(said)
+    if not restarts:
+        assert ingest.missing == 0
+    elif senders == 1 and len(sensors[0].runs) == 1:
+        # With a clock that was set, what was on its way at a restart may be taken back twice.
+        assert ingest.missing <= 0
+        assert ingest.missing == 0 or leaps
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(1, 300),
+    begins=st.lists(st.sampled_from((0, 3, 30, 15_000, 10**9)), min_size=1, max_size=3),
+    leaps=st.sampled_from((0.0, 0.02, 0.2)),
+    anew=st.sampled_from((0.0, 0.03)),
+    reach=st.sampled_from((0.0, 3.0, 20.0)),
+    restarts=st.integers(0, 3),
+)
+def test_each_reading_is_accepted_once_wherever_numbers_begin(
+    seed: int,
+    steps: int,
+    begins: list[int],
+    leaps: float,
+    anew: float,
+    reach: float,
+    restarts: int,
+):
+    rng = random.Random(seed)
+    window = int(4 * reach) + 90
+    ingest = Ingest(window_ms=window)
+    sensors = [Sensor(rng, T0_MS + which, begin) for which, begin in enumerate(begins)]
+    said = history(rng, sensors, steps=steps, leaps=leaps, anew=anew)
+    came = disordered(rng, said, reach=reach, twice=0.2, twice_reach=2 * reach + 40)
+    restart_at = {rng.randrange(len(came)) for _ in range(restarts)}
+    for place, one in enumerate(came):
+        ingest.take(one)
+        if place in restart_at:
+            ingest.restart(read_back=window + rng.randrange(100))
+    assert ingest.accepted == Counter(said)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(1, 200),
+    begins=st.sampled_from(((0, 400), (0, 15_000), (0, 10**9), (5000, 0), (10**9, 0))),
+    loss=st.sampled_from((0.0, 0.02, 0.2)),
+)
+def test_missing_is_what_each_of_two_senders_far_apart_has_left_out(
+    seed: int, steps: int, begins: tuple[int, int], loss: float
+):
+    rng, ingest = random.Random(seed), Ingest()
+    now_ms, lost = T0_MS, 0
+    numbers = list(begins)
+    for step in range(steps + 24):
+        is_settling = step < 12 or step >= steps + 12
+        for which in rng.sample((0, 1), 2) if step >= 5 else (0,):
+            now_ms += 10
+            seq = numbers[which]
+            numbers[which] += 1
+            if not is_settling and rng.random() < loss:
+                lost += 1
+            else:
+                ingest.take((seq, now_ms))
+    assert ingest.missing == lost
+    assert ingest.renumbered <= 1
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(1, 300),
+    senders=st.integers(1, 2),
+    leaps=st.sampled_from((0.0, 0.02, 0.2)),
+    anew=st.sampled_from((0.0, 0.01)),
+    reach=st.sampled_from((0.0, 3.0, 20.0, 100.0)),
+    loss=st.sampled_from((0.01, 0.1, 0.5)),
+)
+def test_what_is_lost_is_missing_and_never_more_than_that(
+    seed: int, steps: int, senders: int, leaps: float, anew: float, reach: float, loss: float
+):
+    rng, ingest = random.Random(seed), Ingest()
+    sensors = [Sensor(rng, t_ms=T0_MS + which) for which in range(senders)]
+    said = history(rng, sensors, steps=steps, leaps=leaps, anew=anew)
+    firsts = {run[0] for sensor in sensors for run in sensor.runs if run}
+    lost = {one for one in said if one not in firsts and rng.random() < loss}
+    kept = [one for one in said if one not in lost]
+    came = disordered(rng, kept, reach=reach, twice=0.2, twice_reach=2 * reach + 50)
+    ingest.take(kept[0])
+    ingest.take_all(came)
+    assert ingest.accepted == Counter(kept)
+    gaps = [
+        sum(one in lost and one[0] < max(n for n, t in run if (n, t) not in lost) for one in run)
+        for sensor in sensors
+        for run in sensor.runs
+        if run
+    ]
+    assert 0 <= ingest.missing <= sum(gaps)
+    if len(gaps) == 1 and not leaps and reach <= 20:
+        assert ingest.missing == sum(gaps)
