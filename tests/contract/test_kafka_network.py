@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import Any, Self
 
@@ -17,6 +17,8 @@ from matchday.domain.topics import Topic
 from matchday.errors import UnavailableError
 from matchday.ports import Bookmark, Partition, Record, Start
 from matchday.stream.kafka import KafkaStream
+from matchday.stream.kafka_consumer import KafkaConsumer
+from matchday.stream.kafka_reader import KafkaReader
 from servers.hiding_proxy import HidingProxy
 from servers.process import LOOPBACK, free_ports, wait_until
 from servers.proxy import Proxy
@@ -26,9 +28,8 @@ IO_TIMEOUT_S = 2.0
 BOUND_S = 3 * IO_TIMEOUT_S
 """The commit's own bound, that of aborting, and what the machine may be late by."""
 COMMITS = 25
-USERS = 6
+USERS = 4
 HIDDEN_S = 6.0
-AFTER = b"after"
 
 
 class Holder:
@@ -88,31 +89,41 @@ def test_clients_go_on_after_the_cluster_named_no_broker(fresh_kafka: Callable[.
         direct = stack.enter_context(closing(KafkaStream(fresh_kafka(**options).url, clock=CLOCK)))
         direct.prepare()
         url = f"kafka://{LOOPBACK}:{proxy.port}"
-        users = [stack.enter_context(User(url, str(number))) for number in range(USERS)]
-        wait_until(lambda: all(user.has_begun() for user in users), what="all have begun")
+        users = [
+            stack.enter_context(User(url, f"{role.__name__}-{number}", role))
+            for role in (read, join, write)
+            for number in range(USERS)
+        ]
+        wait_until(lambda: all(user.count for user in users), what="all have begun")
         proxy.is_hiding = True
         proxy.cut()
         CLOCK.wait(threading.Event(), HIDDEN_S)
         assert proxy.hidden_count
         proxy.is_hiding = False
+        for user in users:
+            user.count = 0
         with closing(direct.producer("direct")) as producer:
-            producer.commit({Topic.LEDGER: [Record(AFTER, b"{}")]})
-        wait_until(
-            lambda: all(user.has_gone_on() for user in users), what="all have gone on", timeout_s=60
-        )
+            producer.commit({Topic.LEDGER: [Record(b"after", b"{}")]})
+        wait_until(lambda: all(user.count for user in users), what="all have gone on", timeout_s=45)
 
 
 class User:
-    """A stream of its own with a reader, a member of a group and a producer, used in a thread."""
+    """One client of a stream of its own, used in a thread from entry to exit.
 
-    def __init__(self, url: str, name: str) -> None:
+    Args:
+        url: Of the stream.
+        name: Of group or producer.
+        role: Yields each time the client begins or goes on, and None where it has to wait.
+    """
+
+    def __init__(
+        self, url: str, name: str, role: Callable[[KafkaStream, str], Iterator[object]]
+    ) -> None:
+        self.count = 0
         self._stream = KafkaStream(url, clock=CLOCK, io_timeout_s=IO_TIMEOUT_S)
-        self._name = name
-        self._holder = Holder()
+        self._role = role
         self._ended = threading.Event()
-        self._given: set[int] = set()
-        self._written_count = 0
-        self._thread = threading.Thread(target=self._run, name=f"user-{name}")
+        self._thread = threading.Thread(target=self._run, args=(name,), name=name)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -122,33 +133,50 @@ class User:
         self._ended.set()
         self._thread.join()
 
-    def has_begun(self) -> bool:
-        """Tell whether it holds partitions and has written."""
-        return bool(self._holder.held and self._written_count)
-
-    def has_gone_on(self) -> bool:
-        """Tell whether reader and member were given the record, and one was written since."""
-        if len(self._given) < 2:
-            self._written_count = 0
-        return self._written_count > 0
-
-    def _run(self) -> None:
-        topics = [Topic.LEDGER]
-        with (
-            closing(self._stream) as stream,
-            closing(stream.reader(topics, Start.end())) as reader,
-            closing(stream.consumer(f"group-{self._name}", topics, self._holder)) as member,
-        ):
-            while not self._ended.is_set():
+    def _run(self, name: str) -> None:
+        with closing(self._stream) as stream:
+            for step in self._role(stream, name):
+                self.count += step is not None
                 stream.link()
-                for number, one in enumerate((reader, member)):
-                    with suppress(UnavailableError):
-                        given = one.poll(timeout_s=0.05, records_max=100)
-                        if any(record.key == AFTER for record in given):
-                            self._given.add(number)
-                with suppress(UnavailableError), closing(stream.producer(self._name)) as producer:
-                    producer.commit({Topic.RESULTS: [Record(b"key", b"{}")]})
-                    self._written_count += 1
+                if self._ended.is_set():
+                    break
+
+
+def read(stream: KafkaStream, _name: str) -> Iterator[object]:
+    """Read the ledger's topic from its end."""
+    with closing(stream.reader([Topic.LEDGER], Start.end())) as reader:
+        yield "begun"
+        yield from polled(reader)
+
+
+def join(stream: KafkaStream, name: str) -> Iterator[object]:
+    """Read the same topic as a group of one."""
+    holder = Holder()
+    with closing(stream.consumer(name, [Topic.LEDGER], holder)) as member:
+        while not holder.held:
+            member.poll(timeout_s=0.1, records_max=100)
+            yield None
+        yield "begun"
+        yield from polled(member)
+
+
+def polled(reader: KafkaReader | KafkaConsumer) -> Iterator[object]:
+    """Yield records as they come."""
+    while True:
+        try:
+            yield from reader.poll(timeout_s=0.1, records_max=100) or [None]
+        except UnavailableError:
+            yield None
+
+
+def write(stream: KafkaStream, name: str) -> Iterator[object]:
+    """Write again and again, each time as a new producer after an error."""
+    while True:
+        with suppress(UnavailableError), closing(stream.producer(name)) as producer:
+            while True:
+                producer.commit({Topic.RESULTS: [Record(b"key", b"{}")]})
+                yield "written"
+        yield None
 
 
 def slowest_commit_s(stream: KafkaStream, proxy: Proxy) -> float:

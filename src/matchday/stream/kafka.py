@@ -20,10 +20,11 @@ from matchday.clock import Clock
 from matchday.domain.topics import PLANS, Topic, planned
 from matchday.errors import ConfigError, UnavailableError
 from matchday.ports import Assignee, LinkState, Partition, Start
-from matchday.stream.kafka_client import Cluster, Membership
+from matchday.stream.kafka_client import Cluster
 from matchday.stream.kafka_consumer import KafkaConsumer
 from matchday.stream.kafka_errors import RIGHT_LACKING, kafka_error, said
 from matchday.stream.kafka_link import KafkaLink
+from matchday.stream.kafka_membership import Membership
 from matchday.stream.kafka_producer import TRANSACTION_GRACE_MS, KafkaProducer
 from matchday.stream.kafka_reader import KafkaReader
 from matchday.stream.kafka_topics import (

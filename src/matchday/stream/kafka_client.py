@@ -6,6 +6,7 @@ read and write, nor the state of the link (`kafka_link`).
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -47,13 +48,9 @@ from matchday.stream.kafka_url import KafkaAddress
 RECONNECT_MS: Final = 100
 RECONNECT_MS_MAX: Final = 1_000
 
-# How much the client reads ahead: kB over all partitions, where one larger record still passes,
-# and messages of a partition, each of which takes it hundreds of bytes more. Four times as much
-# reads no faster, but a partition read again from far back then stays in memory. With either
-# bound reached the client itself would not look again for a second.
-READ_AHEAD_KB: Final = 8_192
-READ_AHEAD_MESSAGES: Final = 10_000
-READ_AHEAD_PAUSE_MS: Final = 20
+# How often a client asks where its topics are. It may have forgotten that after an outage, and
+# reads nothing until it asks again: by itself after five minutes.
+REFRESH_MS: Final = 10_000
 
 # Between two questions, and the least time that a question is given.
 ASK_PAUSE_S: Final = 0.05
@@ -87,13 +84,11 @@ class _Questions:
 
     def __init__(self, make: Callable[[], AdminClient]) -> None:
         self._make = make
-        self._lock = threading.Lock()
         self.client = make()
 
     def replace(self) -> None:
         """Ask with another client from now on; what the old one was asked ends with it."""
-        with self._lock:
-            self.client = self._make()
+        self.client = self._make()
 
 
 @dataclass(frozen=True)
@@ -166,10 +161,13 @@ class Cluster:
             "reconnect.backoff.max.ms": RECONNECT_MS_MAX,
             "socket.connection.setup.timeout.ms": max(self.io_timeout_ms, 1_000),
             "socket.keepalive.enable": True,
+            "topic.metadata.refresh.interval.ms": REFRESH_MS,
             "socket.timeout.ms": max(self.io_timeout_ms, 1_000),
         }
 
-    def ask(self, question: Callable[[float], _Answer], *, action: str) -> _Answer:
+    def ask(
+        self, question: Callable[[float], _Answer], *, action: str, within_s: float = math.inf
+    ) -> _Answer:
         """Ask the cluster something, again where only the moment was wrong.
 
         A partition just created or moved has no leader for some milliseconds, and the
@@ -178,11 +176,12 @@ class Cluster:
         Args:
             question: Given the seconds left; raises the client's own errors.
             action: What is asked, for the error's text.
+            within_s: Where that is less than `io_timeout_s`.
 
         Raises:
-            UnavailableError: No answer within `io_timeout_s`.
+            UnavailableError: No answer in time.
         """
-        deadline_s = self.clock.monotonic_s() + self.io_timeout_s
+        deadline_s = self.clock.monotonic_s() + min(self.io_timeout_s, within_s)
         never = threading.Event()
         while True:
             left_s = deadline_s - self.clock.monotonic_s()
@@ -219,10 +218,11 @@ class Cluster:
             self.link.is_silent(str(raised))
         return raised
 
-    def answers(self) -> bool:
-        """Tell within `io_timeout_s` whether the cluster is there."""
+    def answers(self, *, within_s: float = math.inf) -> bool:
+        """Tell within that time, and `io_timeout_s`, whether the cluster is there."""
+        action = "asking whether the cluster is there"
         try:
-            self.ask(self.brokers, action="asking whether the cluster is there")
+            self.ask(self.brokers, action=action, within_s=within_s)
         except UnavailableError:
             return False
         return True
@@ -245,7 +245,7 @@ class Cluster:
     def probe_link(self) -> None:
         """Have the cluster asked whether it is there, at most once a second; never waits."""
         if self.probe.take_deafness():
-            self._questions.replace()
+            self._replace_admin()
         self.probe.ask(self.admin, self.known_topic, timeout_s=self.io_timeout_s)
 
     def brokers(self, timeout_s: float) -> list[str]:
@@ -256,7 +256,7 @@ class Cluster:
         found = self._find_brokers(timeout_s)
         if not found:
             # It has just been started or woken, and does not count itself yet.
-            self._questions.replace()
+            self._replace_admin()
             raise KafkaException(
                 KafkaError(KafkaError.BROKER_NOT_AVAILABLE, "the cluster names no broker")
             )
@@ -273,7 +273,11 @@ class Cluster:
             except KafkaException:
                 if left_s <= ASK_STEP_S:
                     raise
-                self._questions.replace()
+                self._replace_admin()
+
+    def _replace_admin(self) -> None:
+        self._questions.replace()
+        self.probe.forget()
 
     @property
     def known_topic(self) -> str:
@@ -356,42 +360,3 @@ class Cluster:
 
         names = sorted({name for name, _ in by_place})
         return self.ask(question, action=f"asking for offsets of {', '.join(names)}")
-
-
-def reading_settings() -> dict[str, Any]:
-    """Give what everybody who reads committed records sets."""
-    return {
-        "isolation.level": "read_committed",
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        # Else damage on the way that TCP did not notice is taken for what somebody wrote.
-        "check.crcs": True,
-        "queued.max.messages.kbytes": READ_AHEAD_KB,
-        "queued.min.messages": READ_AHEAD_MESSAGES,
-        "fetch.queue.backoff.ms": READ_AHEAD_PAUSE_MS,
-    }
-
-
-@dataclass(frozen=True)
-class Membership:
-    """How members of groups show that they live; see `KafkaStream` for the meanings."""
-
-    session_timeout_ms: int
-    poll_interval_ms_max: int
-    instance: str = ""
-
-    def settings(self, cluster: Cluster, group: str) -> dict[str, Any]:
-        """Give the settings of one member of a group, beyond those of all clients."""
-        found = {
-            **reading_settings(),
-            "group.id": cluster.prefix + group,
-            # Where records are missing the assignee decides, not the client.
-            "auto.offset.reset": "error",
-            "session.timeout.ms": self.session_timeout_ms,
-            "heartbeat.interval.ms": max(self.session_timeout_ms // 4, 100),
-            "max.poll.interval.ms": max(self.poll_interval_ms_max, self.session_timeout_ms),
-            "partition.assignment.strategy": "range",
-        }
-        if self.instance:
-            found["group.instance.id"] = cluster.prefix + self.instance
-        return found

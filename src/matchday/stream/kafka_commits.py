@@ -121,9 +121,14 @@ class BoundedCommits:
                 raise KafkaException(answer.error)
 
     def abandon(self) -> None:
-        """Close the client: at once, or by the stuck commit when that gets its answer."""
+        """Have the client closed: now, or when the stuck commit gets its answer."""
         with self._lock:
             if self.is_stuck:
                 self._is_abandoned = True
                 return
-        self._client.close()
+        let_go(self._client)
+
+
+def let_go(client: Consumer) -> None:
+    """Close a client that cannot go on, in a thread of its own: that may take for ever, too."""
+    threading.Thread(target=client.close, name=THREAD, daemon=True).start()

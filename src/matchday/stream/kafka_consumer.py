@@ -68,7 +68,7 @@ class KafkaConsumer:
         self._is_inside = False
         """Within a call of the client, where it calls back."""
         self._is_given_up = False
-        """The cluster is silent: what is revoked now is lost."""
+        """Closed while the cluster was silent: what was held is lost."""
         self._is_closed = False
         self._trouble: str | None = None
         self._fatal: KafkaError | None = None
@@ -185,14 +185,14 @@ class KafkaConsumer:
         if self._is_closed or self._is_given_up:
             return
         # What `revoked` may want to commit is only worth a try where somebody answers.
-        self._is_given_up = self._commits.is_stuck or (
-            bool(self._next) and not self._cluster.answers()
-        )
+        self._is_given_up = self._commits.is_stuck or not self._pulse.is_answered()
         self._is_inside = True
         try:
-            if self._commits.is_stuck:
+            if self._is_given_up:
                 self._give_up(self._assignee.lost)
-            self._commits.abandon()
+                self._commits.abandon()
+            else:
+                self._client.close()
         finally:
             self._is_inside = False
             self._is_closed = True
@@ -222,16 +222,15 @@ class KafkaConsumer:
             self._trouble = str(error)
 
     def _on_revoke(self, client: Client, _places: list[TopicPartition]) -> None:
-        if client is not self._client:
+        if client is not self._client or self._is_given_up:
             return
         # It may have been thrown out since the change that it gets to tell only now.
         is_thrown_out = self._member is not None and client.memberid() != self._member[0]
-        is_lost = self._is_given_up or is_thrown_out
-        self._give_up(self._assignee.lost if is_lost else self._assignee.revoked)
+        self._give_up(self._assignee.lost if is_thrown_out else self._assignee.revoked)
 
     def _on_lost(self, client: Client, _places: list[TopicPartition]) -> None:
         # An abandoned client ends in a thread of its own, and speaks for nobody any more.
-        if client is self._client:
+        if client is self._client and not self._is_given_up:
             self._give_up(self._assignee.lost)
 
     def _give_up(self, tell: Callable[[Sequence[Partition]], None]) -> None:

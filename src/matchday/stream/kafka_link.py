@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, TopicCollection
@@ -112,7 +113,8 @@ class LinkProbe:
         self._link = link
         self._clock = clock
         self._lock = threading.Lock()
-        self._is_asking = False
+        self._asking: object | None = None
+        """What stands for the question that is not answered yet."""
         self._asked_s = clock.monotonic_s() - PROBE_INTERVAL_S
         self._is_deaf = False
 
@@ -123,9 +125,9 @@ class LinkProbe:
         """
         with self._lock:
             now_s = self._clock.monotonic_s()
-            if self._is_asking or now_s - self._asked_s < PROBE_INTERVAL_S:
+            if self._asking is not None or now_s - self._asked_s < PROBE_INTERVAL_S:
                 return
-            self._is_asking = True
+            question = self._asking = object()
             self._asked_s = now_s
         try:
             # Gives the log lines of this client, which nobody else asks for.
@@ -133,9 +135,9 @@ class LinkProbe:
             asked = admin.describe_topics(
                 TopicCollection([topic]), request_timeout=min(timeout_s, PROBE_TIMEOUT_S_MAX)
             )
-            asked[topic].add_done_callback(self._hear)
+            asked[topic].add_done_callback(partial(self._hear, question))
         except BaseException:
-            self._has_asked()
+            self.forget()
             raise
 
     def take_deafness(self) -> bool:
@@ -144,20 +146,22 @@ class LinkProbe:
             is_deaf, self._is_deaf = self._is_deaf, False
         return is_deaf
 
-    def _hear(self, answer: Future[Any]) -> None:
-        try:
-            error = answer.exception()
-            known = None if error is None else kafka_error(error)
-            # The client's own errors are below 0, a broker's above.
-            if error is None or (known is not None and known.code() > KafkaError.NO_ERROR):
-                self._link.is_there()
-            elif known is None or known.code() != KafkaError._DESTROY:
-                # In that case it is our own client that ends.
-                self._link.is_silent(said(error))
-                self._is_deaf = True
-        finally:
-            self._has_asked()
-
-    def _has_asked(self) -> None:
+    def forget(self) -> None:
+        """Wait no longer for an answer: who was asked has been let go, and may give none."""
         with self._lock:
-            self._is_asking = False
+            self._asking = None
+
+    def _hear(self, question: object, answer: Future[Any]) -> None:
+        with self._lock:
+            if self._asking is not question:
+                return
+            self._asking = None
+        error = answer.exception()
+        known = None if error is None else kafka_error(error)
+        # The client's own errors are below 0, a broker's above.
+        if error is None or (known is not None and known.code() > KafkaError.NO_ERROR):
+            self._link.is_there()
+        elif known is None or known.code() != KafkaError._DESTROY:
+            # In that case it is our own client that ends.
+            self._link.is_silent(said(error))
+            self._is_deaf = True

@@ -23,6 +23,9 @@ QUIET_S: Final = 3.0
 ASK_TIMEOUT_S: Final = 2.0
 MISSES_MAX: Final = 3
 
+# How long the cluster has to answer somebody else; enough for a second try.
+ANSWER_S: Final = 4.0
+
 
 class Pulse:
     """The signs of life of one client; used by the thread that polls it."""
@@ -42,20 +45,20 @@ class Pulse:
         """Tell whether the cluster answers, but not to this client, however often it asks.
 
         Returns at once unless the client was quiet for `QUIET_S`. A sound client then takes
-        milliseconds; one that is lost takes `ASK_TIMEOUT_S`, `MISSES_MAX` times, until told so.
+        milliseconds, one that is lost `ASK_TIMEOUT_S`; `ANSWER_S` more where nobody answers.
         """
         is_quiet = self._cluster.clock.monotonic_s() - self._seen_s >= QUIET_S
         # While nobody answers there is nothing to compare with.
         if not is_quiet or not self._cluster.link.state().is_up:
             return False
-        if self._reaches_cluster():
+        if self.is_answered():
             self.beat()
-        elif self._cluster.answers():
+        elif self._cluster.answers(within_s=ANSWER_S):
             self._misses_count += 1
         return self._misses_count >= MISSES_MAX
 
-    def _reaches_cluster(self) -> bool:
-        """Tell whether it gets any answer, be it that there is no broker."""
+    def is_answered(self) -> bool:
+        """Tell whether the client gets any answer, be it that there is no broker."""
         try:
             self._client.list_topics(self._cluster.known_topic, timeout=ASK_TIMEOUT_S)
         except KafkaException:

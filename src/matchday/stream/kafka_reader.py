@@ -14,8 +14,10 @@ from confluent_kafka import KafkaError
 
 from matchday.errors import UnavailableError
 from matchday.ports import Partition, Start, StreamRecord
-from matchday.stream.kafka_client import Cluster, reading_settings
+from matchday.stream.kafka_client import Cluster
+from matchday.stream.kafka_commits import let_go
 from matchday.stream.kafka_errors import said
+from matchday.stream.kafka_membership import reading_settings
 from matchday.stream.kafka_pulse import Pulse
 from matchday.stream.kafka_records import convert, fetch
 
@@ -107,7 +109,7 @@ class KafkaReader:
         """Read on with another client, where this one cannot go on."""
         self._starts = dict(self.offsets())
         self._kept = []
-        self._client.close()
+        let_go(self._client)
         self._open()
 
     def _take(self, *, timeout_s: float, count_max: int) -> None:
