@@ -104,7 +104,7 @@ def test_clients_go_on_after_the_cluster_named_no_broker(fresh_kafka: Callable[.
             user.count = 0
         with closing(direct.producer("direct")) as producer:
             producer.commit({Topic.LEDGER: [Record(b"after", b"{}")]})
-        wait_until(lambda: all(user.count for user in users), what="all have gone on", timeout_s=45)
+        wait_until(lambda: all(user.count for user in users), what="all have gone on", timeout_s=90)
 
 
 class User:
