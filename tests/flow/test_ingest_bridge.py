@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from flow.counting import counted
 from matchday.clock import SystemClock
-from matchday.domain.account import Counts, decode_ledger
+from matchday.domain.account import Counts
 from matchday.domain.topics import Topic
 from matchday.domain.wire import decode_reading
 from matchday.errors import FencedError, UnavailableError
@@ -152,17 +153,6 @@ def seqs(stream: EmbeddedStream) -> list[int | None]:
         found += reader.poll(timeout_s=0.1, records_max=1000)
     reader.close()
     return [decode_reading(record.value).seq for record in found]
-
-
-def counted(stream: EmbeddedStream) -> Counts:
-    reader = stream.reader([Topic.LEDGER], Start.beginning())
-    total = Counts()
-    while not reader.is_at_end():
-        for record in reader.poll(timeout_s=0.1, records_max=1000):
-            for counts in decode_ledger(record.value).counts.values():
-                total.add(counts)
-    reader.close()
-    return total
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from flow.counting import counted
 from matchday.clock import ManualClock
-from matchday.domain.account import Counts, decode_ledger
-from matchday.domain.topics import Topic
 from matchday.ingest.adapters import Adapters
 from matchday.ingest.gate import GatePolicy
 from matchday.ingest.identity import Identities
 from matchday.ingest.tick import Sorter, Tick
 from matchday.ingest.warmup import warm
-from matchday.ports import Deliveries, Start
+from matchday.ports import Deliveries
 from matchday.protocols.redelivery import Doubt
 from matchday.stream.embedded import EmbeddedStream
 
@@ -67,17 +66,6 @@ class Owner:
         self._producer.close()
 
 
-def account(stream: EmbeddedStream) -> Counts:
-    total = Counts()
-    reader = stream.reader([Topic.LEDGER], Start.beginning())
-    while not reader.is_at_end():
-        for record in reader.poll(timeout_s=0.1, records_max=1000):
-            for counts in decode_ledger(record.value).counts.values():
-                total.add(counts)
-    reader.close()
-    return total
-
-
 @pytest.mark.parametrize("sessions", SESSIONS)
 @pytest.mark.parametrize("begins", [(0, 0), (5000, 0), (0, 5000), (0, 20_000)])
 @pytest.mark.parametrize("seed", range(2))
@@ -116,7 +104,7 @@ def test_account_of_two_senders_is_true_with_restarts_in_between(
             owner.end()
             owner = Owner(stream, clock)
     owner.end()
-    total = account(stream)
+    total = counted(stream)
     assert (total.accepted, total.duplicate) == (said, again)
     if begins[0] == begins[1]:
         # A number that one has lost may be taken from the other's hand.
