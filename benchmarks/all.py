@@ -50,6 +50,7 @@ SHORT: Final[Mapping[str, tuple[str, ...]]] = {
     "sources": ("--rounds=1", "--messages=100000", "--sources-max=100000"),
     "at_rest": ("--seconds=15",),
     "shapes": ("--rounds=1",),
+    "buckets": ("--rounds=1", "--messages=40000", "--buckets=1000,120"),
     "history": ("--rounds=1", "--readings=5000000", "--messages=50000"),
     "steps": ("--rounds=3",),
     "steps_positions": ("--rounds=3",),

@@ -4,20 +4,22 @@ The deployment is that of `end_to_end`: ingest, persist and analysis as processe
 beside all three servers. Part one raises the rate of frames of 23 objects, 25 a second from each
 venue, so that a higher rate is more venues; part two that of messages of one object each, 7
 player samples and 8 ball samples a millisecond at 15,000/s. Sustained means the same as there,
-and a step ends the ramp when it is not. `--frame-rates ""` or `--event-rates ""` leaves a part out.
+and a step ends the ramp when it is not. The servers are warmed up first (`warming`).
+`--frame-rates ""` or `--event-rates ""` leaves a part out.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from end_to_end import Load, deployed, ramp, step
+from end_to_end import Load, ramp
 from harness import Servers
 from publisher import FRAME_OBJECTS
 from report import BASELINE, Figure, arguments, machine, progress, report, systems
+from warming import SECONDS, warm
 
 FRAMES_HZ = 25
-FRAMES_PER_S = "1000,1750,2500,3500,4350,5000"
+FRAMES_PER_S = "1000,1750,2500,3500,4400,5000"
 EVENTS_PER_S = "3750,7500,11250,15000,18750"
 
 
@@ -43,7 +45,13 @@ def with_positions(one: Figure, each: int) -> Figure:
 
 def main() -> None:
     """Take the figures and print them."""
-    given = arguments(__doc__, step_seconds=10, frame_rates=FRAMES_PER_S, event_rates=EVENTS_PER_S)
+    given = arguments(
+        __doc__,
+        step_seconds=10,
+        frame_rates=FRAMES_PER_S,
+        event_rates=EVENTS_PER_S,
+        warm_seconds=SECONDS,
+    )
     machine_is = machine()
     shapes = (
         ("frames", rates(given.frame_rates), frames_at, FRAME_OBJECTS),
@@ -52,8 +60,7 @@ def main() -> None:
     taken: dict[str, list[Figure]] = {name: [] for name, wanted, _, _ in shapes if wanted}
     with Servers(mongo=True) as servers:
         progress("warming the servers up")
-        with deployed(servers, systems(given)[0], against=given.against) as at:
-            step(at, rate_per_s=5000, seconds=4, seq_first=1)
+        warm(servers, given.warm_seconds)
         for number in range(given.rounds):
             for system in systems(given, round_number=number):
                 # The baseline has no analysis, and knows no positions.

@@ -103,6 +103,17 @@ def test_doctor_names_settings_of_mongodb_that_can_lose_confirmed_writes(fresh_m
     assert "three members survive one" in " ".join(found.risks)
 
 
+def test_doctor_says_when_buckets_grow_dear(fresh_mongo, monkeypatch):
+    mongo = fresh_mongo(parameters={"timeseriesBucketMaxCount": "1000"})
+    with closing(MongoStore(mongo.url, clock=CLOCK, database="server")) as store:
+        store.prepare()
+    (found,) = examined(store=mongo.url).values()
+    assert "timeseriesBucketMaxCount" not in " ".join(found.risks)
+    monkeypatch.setattr(mongo_server, "PAIRS_JUDGED_MIN", 0)
+    (found,) = examined(store=mongo.url).values()
+    assert "--setParameter timeseriesBucketMaxCount=120" in " ".join(found.risks)
+
+
 def is_prepared(store: MongoStore) -> bool:
     try:
         store.prepare()
@@ -135,6 +146,11 @@ def is_prepared(store: MongoStore) -> bool:
             "brings 1.2 readings of a source",
         ),
         (
+            mongo_server.bucket_risks,
+            {"timeseriesBucketMaxCount": 1000, "numCommits": 100_000},
+            "timeseriesBucketMaxCount is 1,000",
+        ),
+        (
             mongo_server.oplog_problems,
             {"size": 990, "max": 1000, "seconds": 600},
             "reaches back 10 minutes",
@@ -151,4 +167,7 @@ def test_young_oplog_is_not_judged_by_its_age():
     many = {"numCommits": 100_000, "numMeasurementsCommitted": 900_000}
     assert mongo_server.shape_risks(many) == []
     assert mongo_server.shape_risks({}) == []
+    assert mongo_server.bucket_risks({"timeseriesBucketMaxCount": 1000, "numCommits": 9}) == []
+    small = {"timeseriesBucketMaxCount": 120, "numCommits": 100_000}
+    assert mongo_server.bucket_risks(small) == []
     assert mongo_server.oplog_problems({"size": 100, "max": 1000, "seconds": 60}) == []

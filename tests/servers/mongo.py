@@ -23,7 +23,15 @@ SET_NAME: Final = "matchday"
 ALREADY_INITIALIZED: Final = 23
 PRIMARY_TIMEOUT_S: Final = 30.0
 
-QUIET: Final[Mapping[str, str]] = MappingProxyType({"diagnosticDataCollectionEnabled": "false"})
+BUCKET_MAX_COUNT: Final = 120
+"""Measurements in a bucket of a time series, as in `compose.yaml`; why: decision 0018."""
+
+USUAL: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "diagnosticDataCollectionEnabled": "false",
+        "timeseriesBucketMaxCount": str(BUCKET_MAX_COUNT),
+    }
+)
 
 
 @dataclass(eq=False)
@@ -34,7 +42,7 @@ class Mongo(Server):
 
     Attributes:
         directory: Holds `mongod.log` and `data/`.
-        parameters: Server parameters (`--setParameter`), over those of `QUIET`.
+        parameters: Server parameters (`--setParameter`), over those of `USUAL`.
         cache_gb: The WiredTiger cache, GB.
         oplog_mb: The oplog's upper bound, MB; the server's least is 990.
         set_name: Of the replica set.
@@ -56,7 +64,7 @@ class Mongo(Server):
         program = install.find_mongod()
         if program is None:
             raise ConfigError(f"starting mongo: {install.missing()['mongo']}")
-        parameters = {**QUIET, **self.parameters}
+        parameters = {**USUAL, **self.parameters}
         self.process = ServerProcess(
             name=f"mongod on port {self.port}",
             argv=[

@@ -14,7 +14,8 @@ from pymongo.errors import OperationFailure
 from matchday.store.mongo_link import Document, MongoLink
 
 DENIED: Final = frozenset({13, 33})
-NO_SUCH_SET: Final = frozenset({26, 76, 93, 94, 59})
+ABSENT: Final = frozenset({26, 59, 72, 76, 93, 94})
+"""The server has no such collection, command, parameter or replica set."""
 OPLOG_S_MIN: Final = 3600.0
 """The retry log of a cell is found by way of the oplog: it has to reach back further than any
 writer pauses, and than MongoDB's own 30 minutes for sessions."""
@@ -22,6 +23,11 @@ writer pauses, and than MongoDB's own 30 minutes for sessions."""
 PAIR_READINGS_MIN: Final = 3.0
 """Readings of a source in a write below which a time series takes about twice the CPU that a
 regular collection takes the server; by `benchmarks/shapes.py`, see decision 0018."""
+
+BUCKET_MEASUREMENTS_MAX: Final = 250
+BUCKET_MEASUREMENTS_ADVISED: Final = 120
+"""Measurements in a bucket from which on a write takes the server twice as much and more, and
+how many it should be told to take; by `benchmarks/buckets.py`, see decision 0018."""
 
 PAIRS_JUDGED_MIN: Final = 50_000
 """Pairs of source and write since the server's start from which on their mean says something."""
@@ -60,6 +66,7 @@ class ServerSettings:
             return [
                 *self._judged(self._members, members_risks),
                 *self._judged(self._statistics_of_sensors, shape_risks),
+                *self._judged(self._size_of_buckets, bucket_risks),
             ]
 
     def _judged(
@@ -73,7 +80,7 @@ class ServerSettings:
                     f"{self._link.address}: {ask.__name__.strip('_').replace('_', ' ')} of the"
                     " server: the login may not ask for them"
                 )
-            elif error.code not in NO_SUCH_SET:
+            elif error.code not in ABSENT:
                 raise
             return []
         return judge(found)
@@ -102,6 +109,11 @@ class ServerSettings:
 
     def _statistics_of_sensors(self) -> Document:
         return dict(self._link.database.command("collStats", "sensors").get("timeseries", {}))
+
+    def _size_of_buckets(self) -> Document:
+        name = "timeseriesBucketMaxCount"
+        asked = self._link.client.admin.command({"getParameter": 1, name: 1})
+        return {**self._statistics_of_sensors(), name: asked[name]}
 
     def _session_minutes(self) -> Document:
         name = "localLogicalSessionTimeoutMinutes"
@@ -165,6 +177,18 @@ def shape_risks(found: Mapping[str, Any]) -> list[str]:
         f" ({readings:,} in {pairs:,} since the server's start): below {PAIR_READINGS_MIN:.0f} a"
         " regular collection takes about half of the server's CPU, for more disk; where that is"
         ' what is short, set store.shape = "regular" and name a new database in store.database'
+    ]
+
+
+def bucket_risks(found: Mapping[str, Any]) -> list[str]:
+    """Judge how full the buckets of `sensors` grow, where the server has written many."""
+    count = found["timeseriesBucketMaxCount"]
+    if count <= BUCKET_MEASUREMENTS_MAX or found.get("numCommits", 0) < PAIRS_JUDGED_MIN:
+        return []
+    return [
+        f"timeseriesBucketMaxCount is {count:,}: a write costs the server by how full a source's"
+        " bucket is, at this size twice as much and more; start mongod with --setParameter"
+        f" timeseriesBucketMaxCount={BUCKET_MEASUREMENTS_ADVISED}"
     ]
 
 
