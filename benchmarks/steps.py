@@ -37,7 +37,7 @@ from matchday.protocols.cells import Piece, pieces
 from matchday.protocols.redelivery import Doubt
 from matchday.store.batch import Batch as StoreBatch
 from matchday.store.mongo_cells import documents_of
-from matchday.store.mongo_ledger import Part
+from matchday.store.mongo_owed import Owed
 from matchday.store.rows import rows_of
 
 MESSAGES = 20_000
@@ -145,10 +145,15 @@ class Steps:
             ],
         )
         self._timed("persist: documents -> BSON", lambda: [bson_encode(one) for one in commands])
-        self._timed(
-            "persist: the account's sums",
-            lambda: [Part("analytics-0", one).shares() for batch in writes for one in batch],
-        )
+
+        def sum_up() -> None:
+            for batch in writes:
+                for one in batch:
+                    owed = Owed("analytics-0")
+                    owed.add(one)
+                    owed.shares()
+
+        self._timed("persist: the account's sums", sum_up)
 
     def _analyse(self, records: Sequence[StreamRecord]) -> None:
         readings = [decode_reading(record.value) for record in records]
