@@ -17,6 +17,7 @@ from urllib.parse import quote
 from pymongo import MongoClient
 
 from faults.books import ServerBooks
+from faults.campaign import SEED
 from faults.deployment import BROKER_BOUNDS, QUICK, ROLES, Deployment
 from servers.keys import Keys
 from servers.mongo import Mongo
@@ -64,7 +65,7 @@ def on_network(
         kafka_port, controller_port, *ports = free_ports(5)
         listeners = dict(zip(("INGEST", "PERSIST", "ANALYSIS"), ports, strict=True))
         proxies = {
-            f"{name.lower()}-kafka": stack.enter_context(Proxy(port))
+            f"{name.lower()}-kafka": stack.enter_context(Proxy(port, seed=SEED))
             for name, port in listeners.items()
         }
         advertised = {name: proxies[f"{name.lower()}-kafka"].port for name in listeners}
@@ -81,9 +82,9 @@ def on_network(
         door = {} if keys is None else keys.of_mosquitto
         mosquitto = start["mosquitto"](settings={"listener": f"{broker_port} {LOOPBACK}", **door})
         mongo = start["mongo"]()
-        proxies[SENSORS] = stack.enter_context(Proxy(mosquitto.port))
-        proxies["ingest-mosquitto"] = stack.enter_context(Proxy(broker_port))
-        proxies["persist-mongo"] = stack.enter_context(Proxy(mongo.port))
+        proxies[SENSORS] = stack.enter_context(Proxy(mosquitto.port, seed=SEED))
+        proxies["ingest-mosquitto"] = stack.enter_context(Proxy(broker_port, seed=SEED))
+        proxies["persist-mongo"] = stack.enter_context(Proxy(mongo.port, seed=SEED))
         _advertise(mongo, proxies["persist-mongo"].port)
         direct = f"mongodb://{LOOPBACK}:{mongo.port}/?directConnection=true"
         settings = {

@@ -14,7 +14,7 @@ from matchday.clock import ManualClock, SystemClock
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, FencedError, RefusedError, UnavailableError
 from matchday.observe import logs
-from matchday.ports import Bookmark, Record, StreamRecord
+from matchday.ports import Bookmark, Partition, Record, StreamRecord
 from matchday.stream.kafka import KafkaStream
 from matchday.stream.kafka_client import ClientLog
 from matchday.stream.kafka_errors import FENCED, REFUSED, kafka_error, translate, unavailable
@@ -67,11 +67,13 @@ def test_message_becomes_a_record_and_what_is_reported_stays_apart() -> None:
         timestamp=(2, 1_236),
     )  # fmt: skip
     records, reports = convert([plain, report, bare, dressed], {"t.ledger": Topic.LEDGER})
-    assert records == [
-        StreamRecord(Topic.LEDGER, 1, 7, 1_234, b"k", b"v"),
-        StreamRecord(Topic.LEDGER, 1, 8, 1_235, b"", b""),
-        StreamRecord(Topic.LEDGER, 1, 9, 1_236, b"", b"", (("a", b"1"), ("a", b""))),
-    ]
+    assert records == {
+        Partition(Topic.LEDGER, 1): [
+            StreamRecord(Topic.LEDGER, 1, 7, 1_234, b"k", b"v"),
+            StreamRecord(Topic.LEDGER, 1, 8, 1_235, b"", b""),
+            StreamRecord(Topic.LEDGER, 1, 9, 1_236, b"", b"", (("a", b"1"), ("a", b""))),
+        ]
+    }
     assert [message for _, message in reports] == [report]
 
 

@@ -25,8 +25,17 @@ from matchday.ports import Assignee, Bookmark, Partition, StreamRecord
 from matchday.stream.kafka_client import Cluster
 from matchday.stream.kafka_commits import BoundedCommits
 from matchday.stream.kafka_errors import said
+from matchday.stream.kafka_order import Order
 from matchday.stream.kafka_pulse import Pulse
-from matchday.stream.kafka_records import bookmark_of, committed_place, convert, fetch, runs
+from matchday.stream.kafka_records import (
+    bookmark_of,
+    committed,
+    committed_place,
+    convert,
+    fetch,
+    following,
+    positions,
+)
 
 _EXPIRED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
@@ -57,6 +66,7 @@ class KafkaConsumer:
         self._settings = {**cluster.settings(self._heard), **settings}
         self._next: dict[Partition, int] = {}
         """Per partition held, the offset after the last record given out."""
+        self._order = Order()
         self._member: tuple[str, Any] | None = None
         """Id and group metadata of the membership that the partitions are held under."""
         self._waiting: list[TopicPartition] = []
@@ -93,11 +103,12 @@ class KafkaConsumer:
             )
         finally:
             self._is_inside = False
-        records, reports = convert(messages, self._topics)
-        if records:
+        runs, reports = convert(messages, self._topics)
+        if runs:
             self._cluster.link.is_answering()
             self._pulse.beat()
-        self._kept += records
+        if runs or timeout_s > 0:
+            self._receive(runs)
         for error, message in reports:
             self._follow(error, message)
         if self._fatal is not None:
@@ -171,12 +182,11 @@ class KafkaConsumer:
         if self._commits.is_stuck:
             raise UnavailableError(f"asking for ends: a commit of {self._group} is not answered")
         found = self._cluster.ends(self._next) if self._next else {}
-        kept = {Partition(one.topic, one.partition) for one in self._kept}
+        kept = following(self._kept)
+        reached = positions(self._client, {one: self._cluster.place(one) for one in self._next})
         for partition, given in self._next.items():
             end = found[partition]
-            # Unlike the records, the position goes on over the markers of transactions.
-            (position,) = self._client.position([self._cluster.place(partition)])
-            if end < given or (position.offset >= end and partition not in kept):
+            if end < given or (reached[partition] >= end and partition not in kept):
                 found[partition] = given
         return found
 
@@ -242,6 +252,7 @@ class KafkaConsumer:
                 tell(held)
         finally:
             self._next = {}
+            self._order.begin({})
             self._member = None
 
     def _take_over(self, client: Client, places: list[TopicPartition]) -> None:
@@ -259,11 +270,7 @@ class KafkaConsumer:
         self._waiting = []
         self._next = {one: max(wanted[one], first) for one, first in firsts.items()}
         # A new group that begins at 0 means the oldest record: nothing has passed it by.
-        passed = [
-            one
-            for one, first in firsts.items()
-            if wanted[one] < first and (wanted[one] or marks[one])
-        ]
+        passed = [one for one in marks if wanted[one] < firsts[one] and (wanted[one] or marks[one])]
         self._assign(client, self._next)
         for partition in passed:
             self._assignee.expired(partition, wanted[partition], firsts[partition])
@@ -271,19 +278,22 @@ class KafkaConsumer:
     def _ask_committed(self, client: Client, places: list[TopicPartition]) -> list[TopicPartition]:
         # It waits for transactions that are still open on these bookmarks, so that nothing is
         # taken over from before a commit that is about to be there.
-        action = f"asking for the bookmarks of group {self._group}"
-
-        def question(left_s: float) -> list[TopicPartition]:
-            """Ask once, for `left_s` seconds at most; see `KafkaCluster.ask`."""
-            answers = client.committed(places, left_s)
-            for answer in answers:
-                if answer.error is not None:
-                    raise KafkaException(answer.error)
-            return answers
-
-        return self._cluster.ask(question, action=action)
+        return self._cluster.ask(
+            lambda left_s: committed(client, places, timeout_s=left_s),
+            action=f"asking for the bookmarks of group {self._group}",
+        )
 
     # --- what the client reports -----------------------------------------------------------
+
+    def _receive(self, runs: Mapping[Partition, Sequence[StreamRecord]]) -> None:
+        """Keep what can be right, and have the rest read again."""
+        # With nothing to read: a batch too low gives no record, only a position behind it.
+        doubtful = runs or self._order.received
+        reached = positions(self._client, {one: self._cluster.place(one) for one in doubtful})
+        taken, again = self._order.check(runs, reached)
+        self._kept += taken
+        if again:
+            self._restart({})
 
     def _heard(self, error: KafkaError) -> None:
         if error.fatal():
@@ -327,20 +337,16 @@ class KafkaConsumer:
             )
         # At or above the first after all: a new leader may lag for a moment.
         start = max(first, wanted)
+        # What came from there and was not given out comes again, or has expired.
+        self._kept = [one for one in self._kept if (one.topic, one.partition) != partition]
         self._restart({partition: start})
         if start > wanted:
             self._next[partition] = start
             self._assignee.expired(partition, wanted, start)
 
     def _restart(self, starts: Mapping[Partition, int]) -> None:
-        """Read on from these offsets, elsewhere from where it is.
-
-        After this error the client refuses to seek; only a new assignment starts it again.
-        """
-        received = dict(self._next)
-        received.update({Partition(one.topic, one.partition): one.offset + 1 for one in self._kept})
-        received.update(starts)
-        self._assign(self._client, received)
+        """Read on from these offsets, elsewhere from where it is; an error forbids to seek."""
+        self._assign(self._client, {**self._order.received, **starts})
 
     def _begin_anew(self, error: KafkaError) -> None:
         """Replace a client that can never go on, as if thrown out of the group."""
@@ -364,6 +370,7 @@ class KafkaConsumer:
 
     def _assign(self, client: Client, starts: Mapping[Partition, int]) -> None:
         """Let the client read from these offsets; `poll` pauses it again where that is wanted."""
+        self._order.begin(starts)
         places = [self._cluster.place(*one) for one in starts.items()]
         client.assign(places)
         # What was paused before stays so over an assignment: nothing would come ever again.
@@ -383,14 +390,8 @@ class KafkaConsumer:
         if self._is_paused or not self._kept:
             return []
         given, self._kept = self._kept[:records_max], self._kept[records_max:]
-        following = self._next
-        ours: list[StreamRecord] = []
-        for partition, run in runs(given):
-            # Else they came before their partition was given up, within the same call.
-            if partition in following:
-                following[partition] = run[-1].offset + 1
-                ours += run
-        return ours
+        self._next.update(following(given) if self._kept else self._order.received)
+        return given
 
     def _check_open(self) -> None:
         if self._is_closed:

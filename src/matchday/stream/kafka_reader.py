@@ -18,8 +18,9 @@ from matchday.stream.kafka_client import Cluster
 from matchday.stream.kafka_commits import let_go
 from matchday.stream.kafka_errors import said
 from matchday.stream.kafka_membership import reading_settings
+from matchday.stream.kafka_order import Order
 from matchday.stream.kafka_pulse import Pulse
-from matchday.stream.kafka_records import convert, fetch
+from matchday.stream.kafka_records import convert, fetch, positions
 
 # How many records `is_at_end` may take from the client to see whether there are any.
 LOOK_AHEAD_RECORDS: Final = 1_000
@@ -38,6 +39,7 @@ class KafkaReader:
         self._trouble: str | None = None
         self._is_closed = False
         self._kept: list[StreamRecord] = []
+        self._order = Order()
         self._starts = self._resolve(partitions, start)
         self._open()
         cluster.link.is_answering()
@@ -71,16 +73,14 @@ class KafkaReader:
         self._take(timeout_s=0.0, count_max=LOOK_AHEAD_RECORDS)
         if self._kept:
             return False
-        positions = self.offsets()
-        return all(positions[one] >= end for one, end in ends.items())
+        reached = self.offsets()
+        return all(reached[one] >= end for one, end in ends.items())
 
     def offsets(self) -> Mapping[Partition, int]:
         """Give the offset of the next record to look for, per partition; see the port."""
         self._check_open()
         found = dict(self._starts)
-        for place in self._client.position([self._cluster.place(one) for one in self._starts]):
-            if place.offset >= 0:
-                found[Partition(self._topics[place.topic], place.partition)] = place.offset
+        found.update((one, offset) for one, offset in self._positions().items() if offset >= 0)
         for record in reversed(self._kept):
             found[Partition(record.topic, record.partition)] = record.offset
         return found
@@ -103,6 +103,10 @@ class KafkaReader:
             }
         )
         self._pulse = Pulse(self._cluster, self._client)
+        self._assign()
+
+    def _assign(self) -> None:
+        self._order.begin(self._starts)
         self._client.assign([self._cluster.place(*one) for one in self._starts.items()])
 
     def _replace(self) -> None:
@@ -114,13 +118,21 @@ class KafkaReader:
 
     def _take(self, *, timeout_s: float, count_max: int) -> None:
         messages = fetch(self._client, timeout_s=timeout_s, count_max=count_max)
-        records, reports = convert(messages, self._topics)
-        self._kept += records
+        runs, reports = convert(messages, self._topics)
+        # Of all, as `is_at_end` believes them.
+        taken, again = self._order.check(runs, self._positions())
+        self._kept += taken
+        if again:
+            self._starts = dict(self._order.received)
+            self._assign()
         for error, _ in reports:
             self._trouble = self._cluster.heard(error) or said(error)
-        if records:
+        if runs:
             self._cluster.link.is_answering()
             self._pulse.beat()
+
+    def _positions(self) -> dict[Partition, int]:
+        return positions(self._client, {one: self._cluster.place(one) for one in self._starts})
 
     def _resolve(self, partitions: Sequence[Partition], start: Start) -> dict[Partition, int]:
         """Give the offset to begin at for each partition."""

@@ -1,15 +1,16 @@
 """Records on their way between matchday's values and the Kafka client's.
 
-Owns taking messages from the client in batches, their conversion, and how large a record
-counts. Pure but for `fetch`. Does not know groups, transactions or topics' settings.
+Owns what is asked of the client that reads, the conversion of its answers, and how large a
+record counts. Pure but for `fetch`, `positions` and `committed`. Does not know who is asking,
+transactions or topics' settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from matchday.domain.topics import Topic
 from matchday.ports import Bookmark, Partition, Record, StreamRecord
@@ -39,23 +40,44 @@ def fetch(consumer: Consumer, *, timeout_s: float, count_max: int) -> list[Messa
     return found
 
 
+def positions(
+    consumer: Consumer, places: Mapping[Partition, TopicPartition]
+) -> dict[Partition, int]:
+    """Give the offsets behind what `consumer` gave, negative where it gave nothing yet.
+
+    Unlike the records, they go on over the markers of transactions.
+    """
+    found = consumer.position(list(places.values()))
+    return {one: place.offset for one, place in zip(places, found, strict=True)}
+
+
 def convert(
     messages: Sequence[Message], topics: Mapping[str, Topic]
-) -> tuple[list[StreamRecord], list[tuple[KafkaError, Message]]]:
-    """Split messages into records, in their order, and what the client reports in between."""
-    records: list[StreamRecord] = []
+) -> tuple[dict[Partition, list[StreamRecord]], list[tuple[KafkaError, Message]]]:
+    """Split messages into records by partition, and what the client reports in between.
+
+    Clients give whole fetches of a partition one after the other, so that what is looked up by
+    partition is looked up far more rarely than once a record.
+    """
+    found: dict[Partition, list[StreamRecord]] = {}
     reports: list[tuple[KafkaError, Message]] = []
-    add = records.append
+    of_name: str | None = None
+    of_number: int | None = None
     for message in messages:
         error = message.error()
         if error is not None:
             reports.append((error, message))
             continue
+        name, number = message.topic(), message.partition()
+        if number != of_number or name != of_name:
+            of_name, of_number = name, number
+            topic = topics[name]  # type: ignore[index]
+            add = found.setdefault(Partition(topic, number), []).append  # type: ignore[arg-type]
         headers: Any = message.headers()
         add(
             StreamRecord(
-                topics[message.topic()],  # type: ignore[index]
-                message.partition(),  # type: ignore[arg-type]
+                topic,
+                number,  # type: ignore[arg-type]
                 message.offset(),  # type: ignore[arg-type]
                 message.timestamp()[1],
                 message.key() or b"",
@@ -63,25 +85,12 @@ def convert(
                 tuple((name, value or b"") for name, value in headers) if headers else (),
             )
         )
-    return records, reports
+    return found, reports
 
 
-def runs(records: Sequence[StreamRecord]) -> Iterator[tuple[Partition, Sequence[StreamRecord]]]:
-    """Split records into runs of one partition, in their order.
-
-    Clients give whole fetches of a partition one after the other, so that there are far
-    fewer runs than records, and what is looked up by partition is looked up once a run.
-    """
-    begin = 0
-    for at in range(1, len(records) + 1):
-        first = records[begin]
-        if (
-            at == len(records)
-            or records[at].partition != first.partition
-            or records[at].topic is not first.topic
-        ):
-            yield Partition(first.topic, first.partition), records[begin:at]
-            begin = at
+def following(records: Iterable[StreamRecord]) -> dict[Partition, int]:
+    """Give the offset after the last of the records, per partition."""
+    return {Partition(one.topic, one.partition): one.offset + 1 for one in records}
 
 
 def size_bytes(record: Record) -> int:
@@ -106,6 +115,21 @@ def committed_place(place: TopicPartition, bookmark: Bookmark) -> TopicPartition
             f"bytes, bound {BOOKMARK_BYTES_MAX} and without NUL"
         )
     return TopicPartition(place.topic, place.partition, bookmark.offset, text)
+
+
+def committed(
+    consumer: Consumer, places: list[TopicPartition], *, timeout_s: float
+) -> list[TopicPartition]:
+    """Ask for what the consumer's group has committed at these partitions.
+
+    Raises:
+        KafkaException: The client's own errors, also those of single partitions.
+    """
+    answers = consumer.committed(places, timeout_s)
+    for answer in answers:
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+    return answers
 
 
 def bookmark_of(place: TopicPartition) -> Bookmark | None:
