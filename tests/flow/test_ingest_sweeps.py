@@ -67,7 +67,7 @@ class Owner:
         self._count += 1
         for one in readings:
             assert one.seq is not None
-            _, missing = self.known.observe_number(one.source, QUANTITY, one.seq, one.t_ms)
+            missing = self.known.observe_number(one.source, QUANTITY, one.seq, one.t_ms).missing
             assert missing == 0, f"{one.source} {one.seq}: {missing} taken for missing"
         now_ms, name = self._clock.wall_ms(), f"run-{id(self)}-{self._count}"
         counts = {one.source: Counts(accepted=1) for one in readings}

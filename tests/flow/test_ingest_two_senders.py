@@ -1,4 +1,4 @@
-"""Claims about two senders under one name through ticks, ledger and restarts: the account."""
+"""Claims about several runs under one name through ticks, ledger and restarts: the account."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 
 from flow.counting import counted
 from matchday.clock import ManualClock
+from matchday.domain.topics import Topic
 from matchday.ingest.adapters import Adapters
 from matchday.ingest.gate import GatePolicy
 from matchday.ingest.identity import Identities
+from matchday.ingest.sweeps import Sweeps
 from matchday.ingest.tick import Sorter, Tick
 from matchday.ingest.warmup import warm
 from matchday.ports import Deliveries
@@ -53,13 +55,18 @@ class Owner:
             doubt=doubt,
             payload_bytes_max=2**20,
         )
+        self._sweeps = Sweeps(self.known)
 
     def take(self, payloads: list[bytes]) -> None:
         tick, now_ms = Tick(), self._clock.wall_ms()
         packet_ids = list(range(1, 1 + len(payloads)))
         topics = [TOPIC] * len(payloads)
         self._sorter.take(tick, Deliveries("", 1, now_ms, topics, payloads, packet_ids))
-        self._producer.commit(tick.outputs(slot="a", tick=f"{now_ms}", ts_ms=now_ms))
+        outputs = tick.outputs(slot="a", tick=f"{now_ms}", ts_ms=now_ms)
+        outputs[Topic.LEDGER] += self._sweeps.records(
+            slot="a", tick=f"{now_ms}", ts_ms=now_ms, now_s=self._clock.monotonic_s()
+        )
+        self._producer.commit(outputs)
         self.known.turn(now_ms)
 
     def end(self) -> None:
@@ -112,4 +119,36 @@ def test_account_of_two_senders_is_true_with_restarts_in_between(
     else:
         assert total.missing == lost
     assert total.renumbered <= 1
+    stream.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_account_is_true_with_restarts_amid_disorder_and_numbers_begun_anew(
+    tmp_path: Path, seed: int
+):
+    rng, clock = random.Random(seed), ManualClock()
+    stream = EmbeddedStream(tmp_path, clock=clock)
+    stream.prepare()
+    owner = Owner(stream, clock)
+    seq, said, restarts = 0, 0, 0
+    on_the_way: list[bytes] = []
+    for step in range(600):
+        clock.advance(STEP_S)
+        seq = 0 if rng.random() < 0.02 else seq + 1
+        text = f'{{"quantity": "q", "value": 1, "t": {clock.wall_ms()}, "seq": {seq}}}'
+        on_the_way.append(text.encode())
+        said += 1
+        if rng.random() < 0.3 or step == 599:
+            rng.shuffle(on_the_way)
+            keep = 0 if step == 599 else len(on_the_way) // 2
+            owner.take(on_the_way[keep:])
+            del on_the_way[keep:]
+        if rng.random() < 0.03:
+            owner.end()
+            owner = Owner(stream, clock)
+            restarts += 1
+    owner.end()
+    total = counted(stream)
+    assert restarts > 5
+    assert (total.accepted, total.duplicate, total.missing) == (said, 0, 0)
     stream.close()

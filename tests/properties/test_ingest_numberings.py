@@ -29,8 +29,8 @@ def is_accepted(by: Identities, said: Said) -> tuple[bool, int]:
     source, quantity, seq, t_ms = said
     if by.follows(source, quantity, seq, t_ms):
         return True, 0
-    verdict, missing = by.observe_number(source, quantity, seq, t_ms)
-    return verdict is not Verdict.DUPLICATE, missing
+    outcome = by.observe_number(source, quantity, seq, t_ms)
+    return outcome.verdict is not Verdict.DUPLICATE, outcome.missing
 
 
 @settings(deadline=None, max_examples=200)

@@ -27,7 +27,8 @@ from matchday.mqtt.packets import (
     Unsubscribe,
     Will,
 )
-from matchday.mqtt.publish import Batch, Decoder, pack_publish
+from matchday.mqtt.publish import Batch, Decoder
+from mqtt_packing import pack_publish
 
 MAX = 2**20
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matchday.domain.account import Counts
 from matchday.ingest import steady
 from matchday.ingest.adapters import Adapters
 from matchday.ingest.gate import GatePolicy
@@ -53,7 +54,7 @@ def taken_long(by: Sorter, messages: Sequence[Message]) -> Tick:
 
 
 def outcome(tick: Tick) -> tuple[Any, ...]:
-    return tick.analytics, tick.dead_letters, tick.counts, tick.tail, tick.reasons
+    return tick.analytics, tick.dead_letters, tick.sums(), tick.tail, tick.reasons
 
 
 def scalar(source: str = "s", **fields: Any) -> Message:
@@ -148,7 +149,20 @@ def test_messages_of_a_source_keep_their_order_through_both_ways():
     messages = [scalar(seq=1), scalar(seq=2, extra=1), scalar(seq=3), scalar(seq=4, extra=1)]
     tick = taken(sorter(), [*messages, scalar(seq=5)])
     assert [json.loads(record.value)["seq"] for record in tick.analytics] == [1, 2, 3, 4, 5]
-    assert tick.counts["s"].missing == 0
+    assert tick.sums()["s"].missing == 0
+
+
+def test_sums_of_a_tick_have_both_ways_however_often_a_source_spoke():
+    by = sorter()
+    taken(by, [scalar("a", seq=1), scalar("b", seq=1), scalar("c", seq=1)])
+    said = [scalar("a", seq=2), scalar("b", seq=2), scalar("b", seq=2), scalar("d", seq=1)]
+    alone = taken(by, said)
+    assert alone.steady == ["a", "b"]
+    expected = {"a": Counts(1), "b": Counts(1, duplicate=1), "d": Counts(1)}
+    assert alone.sums() == expected
+    assert alone.sums() == expected
+    again = taken(by, [scalar("a", seq=3), scalar("a", seq=4), scalar("b", seq=3)])
+    assert again.sums() == {"a": Counts(2), "b": Counts(1)}
 
 
 def test_a_steady_message_above_the_payload_bound_is_refused():
@@ -169,7 +183,7 @@ def test_an_unregistered_source_is_not_steady():
     messages = [scalar("a", seq=1), scalar("a", seq=2), scalar("b", seq=1), scalar("b", seq=2)]
     tick = taken(sorter(gate=gate), messages)
     assert tick.reasons == {"unregistered": 2}
-    assert tick.counts["a"].accepted == 2
+    assert tick.sums()["a"].accepted == 2
 
 
 def test_what_is_remembered_of_names_and_topics_is_bounded():
@@ -183,7 +197,7 @@ def test_what_is_remembered_of_names_and_topics_is_bounded():
 def test_what_is_remembered_of_venues_is_bounded_in_number_and_in_length():
     by = sorter()
     for number in range(VENUES_MAX + 10):
-        assert by._steady._place(f"matchday/v{number}/scalar/s")
-    assert by._steady._place(f"matchday/{'v' * 5000}/scalar/s")
+        assert by._steady._take_apart([f"matchday/v{number}/scalar/s"])[0]
+    assert by._steady._take_apart([f"matchday/{'v' * 5000}/scalar/s"])[0]
     assert len(by._steady._venues) <= VENUES_MAX
     assert max(map(len, by._steady._venues)) < 400

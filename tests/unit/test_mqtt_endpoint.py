@@ -21,6 +21,7 @@ from matchday.mqtt.codes import V5, V311, Code
 from matchday.mqtt.endpoint import EndpointFeed
 from matchday.mqtt.fields import Property
 from matchday.mqtt.layouts import PINGREQ, decode, encode
+from matchday.mqtt.listener import CALM_MESSAGES_MAX
 from matchday.mqtt.packets import (
     Connack,
     Connect,
@@ -32,11 +33,12 @@ from matchday.mqtt.packets import (
     Unsubscribe,
     Will,
 )
-from matchday.mqtt.publish import Decoder, pack_publish
+from matchday.mqtt.publish import Decoder
 from matchday.mqtt.session import BrokerFeed
 from matchday.mqtt.settings import BrokerSettings, EndpointSettings
 from matchday.observe.metrics import PROCESS
 from matchday.ports import Deliveries
+from mqtt_packing import pack_publish
 from servers.process import wait_until
 
 Open = Callable[..., EndpointFeed]
@@ -365,6 +367,28 @@ def test_messages_far_apart_keep_their_own_arrival_times(open_feed: Open) -> Non
     got = feed.receive(timeout_s=5)
     assert [one.payloads for one in got] == [[b"1"], [b"2"]]
     assert got[1].arrived_ms - got[0].arrived_ms == 5000
+
+
+class Lingers(ManualClock):
+    """A clock that keeps the pauses it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses_s: list[float] = []
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        self.pauses_s.append(timeout_s)
+        return super().wait(event, timeout_s)
+
+
+def test_sensors_that_sent_little_are_read_half_as_often(open_feed: Open) -> None:
+    clock = Lingers()
+    with RawClient(open_feed(clock, linger_s=0.005)) as client:
+        client.greet(keep_alive_s=0)
+        for rounds, count in enumerate((1, CALM_MESSAGES_MAX + 1, 1), start=1):
+            client.send(pack_publish("t", b"1") * count)
+            wait_until(lambda: len(clock.pauses_s) >= rounds, what="a linger")  # noqa: B023
+    assert clock.pauses_s == pytest.approx([0.01, 0.005, 0.01])
 
 
 def test_close_waits_for_acknowledgements_of_another_thread(open_feed: Open) -> None:

@@ -29,11 +29,12 @@ from matchday.mqtt.packets import (
     Suback,
     Subscribe,
 )
-from matchday.mqtt.publish import Decoder, pack_publish
+from matchday.mqtt.publish import Decoder
 from matchday.mqtt.session import THROWN_OUT_MAX, BrokerFeed
 from matchday.mqtt.settings import BrokerSettings
 from matchday.observe.metrics import PROCESS
 from matchday.ports import Deliveries
+from mqtt_packing import pack_publish
 from servers.process import free_port, wait_until
 
 Answer = Callable[["Line", Packet], None]

@@ -73,11 +73,13 @@ class SweepPiece(msgspec.Struct, frozen=True, gc=False, array_like=True):
         is_whole: The sweep writes all numberings, not only those that changed.
         is_first: It begins with this piece.
         is_last: It ends with this piece.
+        is_noted: Its writer notes beside readings how it took them (`ingest.replay`).
     """
 
     is_whole: bool
     is_first: bool
     is_last: bool
+    is_noted: bool = False
 
 
 class LedgerRecord(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -106,9 +106,14 @@ class Adapters:
             adapter = self._route(topic)
         return adapter.decode(topic, payload, arrived_ms, adapter.zone)
 
+    @property
+    def is_table_alone(self) -> bool:
+        """Tell whether configuration adds no rows, so that what looks native is native."""
+        return not self._own_filters
+
     def is_native(self, topic: str) -> bool:
         """Tell whether a topic of native shape is taken as native, as the table has it."""
-        return not self._own_filters or self._route(topic).decode is native.decode
+        return self.is_table_alone or self._route(topic).decode is native.decode
 
     def _route(self, topic: str) -> Adapter:
         for adapter in self._adapters:

@@ -347,7 +347,7 @@ class Bridge:
             delay_s -= 1.0
 
     def _report(self, tick: Tick) -> None:
-        accepted = duplicate = missing = 0
+        accepted, duplicate, missing = len(tick.steady), 0, 0
         for counts in tick.counts.values():
             accepted += counts.accepted
             duplicate += counts.duplicate

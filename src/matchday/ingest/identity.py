@@ -17,7 +17,16 @@ from itertools import accumulate, chain
 from operator import itemgetter
 
 from matchday.ingest.numbering import Numbering, Verdict, begun
-from matchday.ingest.runs import Runs
+from matchday.ingest.runs import (
+    APART,
+    DUPLICATE,
+    FILLED,
+    LATE,
+    NEXT,
+    UNKNOWN_MS,
+    Outcome,
+    Runs,
+)
 
 GAP_FILL_MAX = 10_000
 """Longest gap, in numbers, inside which late arrivals are still recognised one by one."""
@@ -92,8 +101,6 @@ class Identities:
         self._older_holes = 0
         self._gap_fill_max = GAP_FILL_MAX
         self._ageing: list[_Known] = []
-        self._uncounted: set[str] = set()
-        self._uncounted_turns = 0
 
     def __len__(self) -> int:
         return self._count + len(self._digests) + len(self._older_digests)
@@ -111,8 +118,8 @@ class Identities:
         t_ms: int,
         *,
         is_timed: bool = True,
-    ) -> tuple[Verdict, int]:
-        """Take in a numbered reading; gives the verdict and the change in missing numbers.
+    ) -> Outcome:
+        """Take in a numbered reading; say what it is and what follows.
 
         Numbers are from 0 to below 2**62, as the gate has it.
 
@@ -127,20 +134,20 @@ class Identities:
         known = self._find(source, numbering)
         if known is None:
             self._put(source, numbering, begun(seq, t_ms))
-            return Verdict.NEW, 0
+            return NEXT
         if known.append_next(seq, t_ms):
-            return Verdict.NEW, 0
+            return NEXT
         if not isinstance(known, Runs):
             gap = known.skipped_before(seq)
             if 0 < gap <= self._gap_fill_max:
                 known.leap(t_ms, gap)
                 self._open(gap)
-                return Verdict.NEW, self._counted(source, gap)
+                return Outcome(Verdict.NEW, gap, gap, gap)
             if known.has(seq, t_ms):
-                return Verdict.DUPLICATE, 0
+                return DUPLICATE
             if is_timed and known.fill_late(seq, t_ms):
                 self._foreign.pop((source, numbering), None)
-                return Verdict.NEW, -1
+                return FILLED
             known = Runs((source, numbering), known)
         outcome = known.observe(
             seq,
@@ -153,30 +160,50 @@ class Identities:
             # Not all that comes changes the last number, by which a foreign one is told.
             self._foreign.pop((source, numbering), None)
         self._open(outcome.opened)
-        return outcome.verdict, self._counted(source, outcome.missing)
+        return outcome
+
+    def replay_number(
+        self,
+        source: str,
+        numbering: str,
+        seq: int,
+        t_ms: int,
+        *,
+        place: int,
+        is_timed: bool = True,
+    ) -> bool:
+        """Take in again what was new before a restart, as it was taken in then.
+
+        Args:
+            source: Who said it.
+            numbering: Of which of its numberings.
+            seq: The number.
+            t_ms: Its event time.
+            place: Its `Outcome.place`.
+            is_timed: Whether the source stated its time.
+
+        Returns:
+            False where it cannot be, as long as nothing else is known of the numbering.
+        """
+        known = self._find(source, numbering)
+        if known is None:
+            if place in (LATE, APART):
+                return False
+            known = begun(seq - place - 1, UNKNOWN_MS) if 0 < place < seq else begun(seq, t_ms)
+            self._put(source, numbering, known)
+        self._entries += 1
+        if not place and not isinstance(known, Runs) and known.append_next(seq, t_ms):
+            return True
+        runs = known if isinstance(known, Runs) else Runs((source, numbering), known)
+        opened = runs.replay(seq, t_ms, place, is_timed=is_timed, gap_fill_max=self._gap_fill_max)
+        self._numberings[numbering][source] = runs.only or runs
+        self._open(opened)
+        return True
 
     def _open(self, holes: int) -> None:
         self._holes += holes
         if self._holes + self._older_holes > HOLES_MAX:
             self._gap_fill_max = GAP_FILL_SHORT
-
-    def recall(self, uncounted: Collection[str]) -> None:
-        """Say which sources have gaps in what was read back of which none was ever counted.
-
-        Reading begins in the middle of what they say: a gap may only seem to be one. That
-        another sender's numbers are there then takes nothing back.
-        """
-        self._uncounted = set(uncounted)
-        self._uncounted_turns = 0
-
-    def _counted(self, source: str, missing: int) -> int:
-        """Give the change in missing numbers that the account shows."""
-        if missing and source in self._uncounted:
-            if missing < -1:
-                return 0
-            if missing > 0:
-                self._uncounted.discard(source)
-        return missing
 
     def follows(self, source: str, numbering: str, seq: int, t_ms: int) -> bool:
         """Take in a reading if it is the very next of a known numbering; tell whether it was.
@@ -184,14 +211,24 @@ class Identities:
         Otherwise nothing has changed: `observe_number` then says what the reading is. This is
         its commonest answer, "new" and nothing missing, at a third of the cost.
         """
-        sources = self._numberings.get(numbering)
-        if sources is None:
-            return False
-        known = sources.get(source)
+        known = self._find(source, numbering)
         if known is None or not known.append_next(seq, t_ms):
             return False
-        self._entries += 1
+        self.took(1)
         return True
+
+    @property
+    def windows(self) -> Mapping[str, Mapping[str, Numbering | Runs]]:
+        """Give what is known, by numbering and source: for a batch, `follows` without its calls.
+
+        Ask `append_next` of what is found there, and in the end say with `took` how often it
+        took the reading in.
+        """
+        return self._numberings
+
+    def took(self, count: int) -> None:
+        """Note how many readings were taken in by `windows`."""
+        self._entries += count
 
     def observe_content(self, record_value: bytes) -> bool:
         """Take in the encoded record of a reading without number; tell whether it is new.
@@ -295,9 +332,6 @@ class Identities:
         if self._ageing:
             return
         self._turned_ms = arrived_ms
-        self._uncounted_turns += 1
-        if self._uncounted_turns >= 2:
-            self._uncounted = set()
         if self._foreign:
             self._forget_foreign()
         if self._count > self._numberings_max:

@@ -192,4 +192,8 @@ class Numbering(_Row):
 
 def begun(seq: int, t_ms: int) -> Numbering:
     """Begin a window with this number and event time; numbers are from 0 to below 2**62."""
-    return Numbering("q", (seq - _FIRST, _UNTOLD, 0, t_ms))
+    window = Numbering("q", (seq - _FIRST, _UNTOLD, 0))
+    # Appended, so that there is room for three more: most that speak once speak again, and
+    # the buffer is not moved then.
+    window.append(t_ms)
+    return window

@@ -9,7 +9,7 @@ counts as missing that came, in whatever order, as often as its source began at 
 what came after its gap shows that two senders are there, and the gap is taken back.
 
 Owns which run a reading belongs to and what follows for the account. Does not own one window
-(`numbering`), nor bounds over all sources (`identity`).
+(`numbering`), readings outside of all (`strays`), nor bounds over all sources (`identity`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from matchday.ingest.numbering import HOLE, Numbering, Verdict, begun
+from matchday.ingest.strays import Strays
 
 RUNS_MAX: Final = 8
 """Runs of one numbering at most. Beyond, the readings of that which spoke longest ago are
@@ -31,22 +32,39 @@ ALTERNATIONS_MIN: Final = 4
 sensor that began anew does not go back to where it was. They are remembered for longer then."""
 
 
+LATE: Final = -1
+"""Place of a reading that fills a gap."""
+
+BEGINS: Final = -2
+"""Place of a reading that begins a run."""
+
+APART: Final = -3
+"""Place of a reading outside of all runs."""
+
+UNKNOWN_MS: Final = 0
+"""Stands for the event time of a number that came before what is read back."""
+
+
 class Outcome(NamedTuple):
     """What a reading is, and what follows.
 
     Attributes:
         verdict: New, known, or the begin of a new run.
         missing: The change in missing numbers.
+        place: Where a new one stands: how many numbers are left out between it and the run
+            that it goes on, or `LATE`, `BEGINS` or `APART`.
         opened: Numbers that are kept open from now on.
     """
 
     verdict: Verdict
     missing: int = 0
+    place: int = 0
     opened: int = 0
 
 
-_DUPLICATE: Final = Outcome(Verdict.DUPLICATE)
-_NEW: Final = Outcome(Verdict.NEW)
+DUPLICATE: Final = Outcome(Verdict.DUPLICATE)
+NEXT: Final = Outcome(Verdict.NEW)
+FILLED: Final = Outcome(Verdict.NEW, -1, LATE)
 
 
 @dataclass(slots=True, eq=False)
@@ -66,43 +84,6 @@ class _Run:
     parted_at: int = -1
 
 
-class _Strays:
-    """Readings outside of all windows, for a window at least and two at most."""
-
-    __slots__ = ("_highest", "_lowest", "_older", "_pairs")
-
-    def __init__(self) -> None:
-        self._pairs: set[int] | None = None
-        self._older: set[int] | None = None
-        self._lowest = self._highest = 0
-
-    def __len__(self) -> int:
-        return len(self._pairs or ()) + len(self._older or ())
-
-    def add(self, seq: int, t_ms: int) -> None:
-        """Remember a reading."""
-        self._lowest = min(self._lowest, seq) if self else seq
-        self._highest = max(self._highest, seq) if self else seq
-        if self._pairs is None:
-            self._pairs = set()
-        self._pairs.add(_pair(seq, t_ms))
-
-    def has(self, seq: int, t_ms: int) -> bool:
-        """Tell whether a reading is remembered."""
-        if self._pairs is None and self._older is None:
-            return False
-        pair = _pair(seq, t_ms)
-        return pair in (self._pairs or ()) or pair in (self._older or ())
-
-    def may_be_between(self, lower: int, upper: int) -> bool:
-        """Tell whether there may be numbers above one and below another."""
-        return len(self) > 0 and self._lowest < upper and self._highest > lower
-
-    def age(self) -> None:
-        """Forget what was there at the call before."""
-        self._older, self._pairs = self._pairs, None
-
-
 class Runs:
     """The runs of one numbering of one source; the one that spoke last is the first of them.
 
@@ -118,7 +99,7 @@ class Runs:
         self._runs = [_Run(window)]
         self._alternations = 0
         self._latest_ms: int | None = None
-        self._strays = _Strays()
+        self._strays = Strays()
 
     @property
     def only(self) -> Numbering | None:
@@ -188,7 +169,7 @@ class Runs:
         if found is self._runs[0]:
             found.window.append_next(seq, t_ms)
         else:
-            self._leap(found, seq, t_ms, gap_fill_max=0)
+            self._follow(found, seq, t_ms, gap_fill_max=0)
         self._note_latest(t_ms)
         return True
 
@@ -211,10 +192,52 @@ class Runs:
         """
         there = [run.window.at(seq) for run in self._runs]
         if t_ms in there or self._strays.has(seq, t_ms):
-            return _DUPLICATE
+            return DUPLICATE
         outcome = self._take(there, seq, t_ms, is_timed, gap_fill_max)
         self._note_latest(t_ms)
         return outcome
+
+    def replay(
+        self, seq: int, t_ms: int, place: int, *, is_timed: bool = True, gap_fill_max: int
+    ) -> int:
+        """Take in again what was new before a restart, as it was taken in then.
+
+        What is read back begins in the middle: runs and gaps from before are not known.
+
+        Returns:
+            How many numbers are kept open from now on.
+        """
+        there = [run.window.at(seq) for run in self._runs]
+        if t_ms in there or self._strays.has(seq, t_ms):
+            return 0
+        outcome = NEXT
+        if place == BEGINS:
+            self._begin(seq, t_ms)
+        elif place >= 0:
+            outcome = self._replay_after(place, seq, t_ms, is_timed, gap_fill_max)
+        elif place == LATE and HOLE in there:
+            self._take(there, seq, t_ms, is_timed, gap_fill_max)
+        else:
+            self._strays.add(seq, t_ms)
+        self._note_latest(t_ms)
+        return outcome.opened
+
+    def _replay_after(
+        self, gap: int, seq: int, t_ms: int, is_timed: bool, gap_fill_max: int
+    ) -> Outcome:
+        """Take in a reading again that went on a run, after leaving so many numbers out."""
+        before = seq - gap - 1
+        nearest = [run for run in self._runs if run.window.last[0] == before]
+        for run in nearest:
+            if _owes(run, seq):
+                return self._go_on(run, seq, t_ms, is_timed, gap_fill_max)
+        if not nearest and gap and before >= 0:
+            nearest.append(_Run(begun(before, UNKNOWN_MS)))
+            self._put_first(nearest[0])
+        if nearest:
+            return self._follow(nearest[0], seq, t_ms, gap_fill_max)
+        self._begin(seq, t_ms)
+        return NEXT
 
     def _take(
         self, there: list[int | None], seq: int, t_ms: int, is_timed: bool, gap_fill_max: int
@@ -232,8 +255,8 @@ class Runs:
         is_taken = any(at is not None for at in there)
         if is_timed and not is_taken and t_ms <= self._latest():
             self._strays.add(seq, t_ms)
-            return _NEW
-        return Outcome(Verdict.RENUMBERED, self._put_first(_Run(begun(seq, t_ms))))
+            return Outcome(Verdict.NEW, place=APART)
+        return Outcome(Verdict.RENUMBERED, self._begin(seq, t_ms), BEGINS)
 
     def _latest(self) -> int:
         """Give the latest event time in any window; until they age it is looked for once."""
@@ -256,13 +279,13 @@ class Runs:
             if count == 1 or not is_timed or t_ms <= above_ms:
                 if not run.window.fill(seq, t_ms):
                     self._strays.add(seq, t_ms)
-                return Outcome(Verdict.NEW, -1)
+                return FILLED
         run = lacking[0]
         count, _ = run.window.above_gap(seq)
         upper = _Run(run.window.part(seq, t_ms, count), run.owed, run.until_ms, seq + count)
         run.owed = 0
         self._alternations = ALTERNATIONS_MIN
-        return Outcome(Verdict.NEW, self._put_first(upper) - count)
+        return Outcome(Verdict.NEW, self._put_first(upper) - count, LATE)
 
     def _go_on(self, run: _Run, seq: int, t_ms: int, is_timed: bool, gap_fill_max: int) -> Outcome:
         """Take in one of the numbers that a run owes: a late one, or of another sender."""
@@ -275,29 +298,37 @@ class Runs:
         if skipped > gap_fill_max:
             run.owed, run.until_ms = skipped, t_ms
             missing += self._put_first(_Run(begun(seq, t_ms), owed, until_ms))
-            return Outcome(Verdict.NEW, missing)
+            return Outcome(Verdict.NEW, missing, skipped)
         run.owed = owed
         run.window.leap(t_ms, skipped)
         self._put_first(run)
-        return Outcome(Verdict.NEW, missing, skipped)
+        return Outcome(Verdict.NEW, missing, skipped, skipped)
 
     def _leap(self, run: _Run, seq: int, t_ms: int, gap_fill_max: int) -> Outcome:
-        """Take in a number above a run, right after its last or further up."""
+        """Take in a number above a run, if it is of that run."""
+        gap = run.window.skipped_before(seq)
+        if gap and self._strays.may_be_between(run.window.last[0], seq):
+            return Outcome(Verdict.NEW, self._begin(seq, t_ms), BEGINS)
+        return self._follow(run, seq, t_ms, gap_fill_max)
+
+    def _follow(self, run: _Run, seq: int, t_ms: int, gap_fill_max: int) -> Outcome:
+        """Take in the number right after the last of a run or further up."""
         first = self._runs[0]
         if run is not first and t_ms > first.window.last[1]:
             self._alternations += 1
         gap = run.window.skipped_before(seq)
-        if gap and self._strays.may_be_between(run.window.last[0], seq):
-            return Outcome(Verdict.NEW, self._put_first(_Run(begun(seq, t_ms))))
         missing = gap - run.owed
         if gap > gap_fill_max:
             run.owed, run.until_ms = gap, t_ms
-            missing += self._put_first(_Run(begun(seq, t_ms)))
-            return Outcome(Verdict.NEW, missing)
+            return Outcome(Verdict.NEW, missing + self._begin(seq, t_ms), gap)
         run.owed = 0
         run.window.leap(t_ms, gap)
         self._put_first(run)
-        return Outcome(Verdict.NEW, missing, gap)
+        return Outcome(Verdict.NEW, missing, gap, gap)
+
+    def _begin(self, seq: int, t_ms: int) -> int:
+        """Begin a run; give the change in missing numbers."""
+        return self._put_first(_Run(begun(seq, t_ms)))
 
     def _put_first(self, run: _Run) -> int:
         """Note that a run spoke last, and keep no more of them than there may be.
@@ -318,12 +349,7 @@ class Runs:
         dropped = self._runs.pop()
         for one in dropped.window.readings():
             self._strays.add(*one)
-        return -dropped.window.holes
-
-
-def _pair(seq: int, t_ms: int) -> int:
-    """Give number and time as one integer; numbers are below 2**62."""
-    return t_ms << 62 | seq
+        return -dropped.window.holes - dropped.owed
 
 
 def _owes(run: _Run, seq: int) -> bool:

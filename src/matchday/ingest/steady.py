@@ -9,11 +9,9 @@ bytes that `encode_reading` would give (`tests/unit/test_ingest_steady.py` compa
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from matchday.domain.account import Counts
 from matchday.domain.instants import iso_from_ms
 from matchday.domain.reading import Reading, Scalar
 from matchday.domain.topics import NATIVE_ROOT
@@ -48,6 +46,7 @@ class Steady:
         self._adapters = adapters
         self._gate = gate
         self._identities = identities
+        self._is_open = gate.registered is None and adapters.is_table_alone
         self._places: dict[str, _Place] = {}
         self._venues: dict[str, str] = {}
         # None is a good unit and a good session: that they are absent.
@@ -67,39 +66,35 @@ class Steady:
     def take(
         self,
         deliveries: Deliveries,
-        counts: dict[str, Counts],
-        add: Callable[[Record], None],
+        accepted: list[str],
+        records: list[Record],
         other_way: OtherWay,
     ) -> None:
         """Take the steady messages of a batch and give the others to `other_way`, in order.
 
         Args:
             deliveries: The batch; none of its payloads above the bound on payloads.
-            counts: Counts by source, to which accepted readings are added.
-            add: Takes the record of each accepted reading.
+            accepted: Gets the source of each accepted reading.
+            records: Gets the record of each accepted reading.
             other_way: Takes each other message, at its place among those taken here.
         """
-        decode, follows, good = native.decode_scalar, self._identities.follows, self._good
-        places, place_of = self._places, self._remembered_place
-        if self._identities.numberings_count > PLACES_MAX:
-            places, place_of = {}, self._place
-        known_place = places.get
-        accepted: list[str] = []
-        accept = accepted.append
-        value_max = self._gate.value_abs_max
+        decode, good, windows = native.decode_scalar, self._good, self._identities.windows
+        accept, add = accepted.append, records.append
+        before = len(accepted)
+        ts, ts_ms = "", FIRST_MS - 1
+        value_min, value_max = -self._gate.value_abs_max, self._gate.value_abs_max
         latest_ms = deliveries.arrived_ms + self._gate.ahead_ms_max
-        for topic, payload, packet_id in zip(
-            deliveries.topics, deliveries.payloads, deliveries.packet_ids, strict=True
+        places = self._places_of(deliveries.topics)
+        for place, topic, payload, packet_id in zip(
+            places, deliveries.topics, deliveries.payloads, deliveries.packet_ids, strict=True
         ):
-            place = known_place(topic)
-            if place is None:
-                place = place_of(topic)
             if place:
                 try:
                     found = decode(payload)
                 except native.DECODE_ERRORS:
                     other_way(topic, payload, packet_id)
                     continue
+                venue, source, key = place
                 t_ms, seq, value = found.t, found.seq, found.value
                 quantity, unit, session = found.quantity, found.unit, found.session
                 if (
@@ -107,46 +102,66 @@ class Steady:
                     and FIRST_MS <= t_ms <= latest_ms
                     and seq is not None
                     and 0 <= seq < SEQ_END
-                    and -value_max <= value <= value_max
+                    and value_min <= value <= value_max
                     and quantity in good
                     and unit in good
                     and session in good
-                    and follows(place[1], quantity, seq, t_ms)
+                    and (known := windows.get(quantity)) is not None
+                    and (window := known.get(source)) is not None
+                    and window.append_next(seq, t_ms)
                 ):
-                    venue, source, key = place
-                    ts = iso_from_ms(t_ms)
+                    if t_ms != ts_ms:
+                        ts, ts_ms = iso_from_ms(t_ms), t_ms
                     record = encode_scalar(value, ts, source, quantity, unit, seq, venue, session)
                     add(Record(key, record))
                     accept(source)
                     continue
             other_way(topic, payload, packet_id)
-        _count(accepted, counts)
+        self._identities.took(len(accepted) - before)
 
-    def _place(self, topic: str) -> _Place:
-        """Give the parts of a topic whose messages can be steady, nothing for any other."""
-        head, _, source = topic.rpartition("/")
-        venue = self._venues.get(head)
-        if venue is None:
-            venue = self._venue(head)
-        gate = self._gate
-        if (
-            venue
-            and 0 < len(source) <= gate.name_chars_max
-            and source.isprintable()
-            and (gate.registered is None or source in gate.registered)
-            and self._adapters.is_native(topic)
-        ):
-            return venue, source, source.encode()
-        return ()
+    def _places_of(self, topics: Sequence[str]) -> Iterable[_Place | None]:
+        """Give the parts of topics whose messages can be steady, nothing for any other."""
+        if self._identities.numberings_count > PLACES_MAX:
+            return self._take_apart(topics)
+        known = self._places
+        places = list(map(known.get, topics))
+        if all(places):
+            return places
+        unknown = [topic for topic, place in zip(topics, places, strict=True) if place is None]
+        read = self._take_apart(unknown)
+        for topic, place in zip(unknown, read, strict=True):
+            if len(topic) <= ROUTE_CHARS_MAX:
+                if len(known) >= PLACES_MAX:
+                    known.clear()
+                known[topic] = place
+        each = iter(read)
+        return [next(each) if place is None else place for place in places]
 
-    def _remembered_place(self, topic: str) -> _Place:
-        """Give the same and remember it."""
-        place = self._place(topic)
-        if len(topic) <= ROUTE_CHARS_MAX:
-            if len(self._places) >= PLACES_MAX:
-                self._places.clear()
-            self._places[topic] = place
-        return place
+    def _take_apart(self, topics: Sequence[str]) -> list[_Place]:
+        """Take topics apart, by themselves."""
+        venues, chars_max, is_open = self._venues, self._gate.name_chars_max, self._is_open
+        places: list[_Place] = []
+        for topic in topics:
+            head, _, source = topic.rpartition("/")
+            venue = venues.get(head)
+            if venue is None:
+                venue = self._venue(head)
+            if (
+                venue
+                and source
+                and len(source) <= chars_max
+                and source.isprintable()
+                and (is_open or self._is_taken(topic, source))
+            ):
+                places.append((venue, source, source.encode()))
+            else:
+                places.append(())
+        return places
+
+    def _is_taken(self, topic: str, source: str) -> bool:
+        """Tell whether configuration lets a topic of native shape be what it looks like."""
+        registered = self._gate.registered
+        return (registered is None or source in registered) and self._adapters.is_native(topic)
 
     def _venue(self, head: str) -> str:
         """Give the venue of a native scalar's topic without its source; empty for any other."""
@@ -158,13 +173,3 @@ class Steady:
                 self._venues.clear()
             self._venues[head] = venue
         return venue
-
-
-def _count(accepted: Sequence[str], counts: dict[str, Counts]) -> None:
-    """Add one reading to the counts of a source each time that it is named."""
-    for source, count in Counter(accepted).items():
-        known = counts.get(source)
-        if known is None:
-            counts[source] = Counts(count)
-        else:
-            known.accepted += count

@@ -89,7 +89,7 @@ class Sweeps:
             tick=f"{tick}{SNAPSHOT_MARK}{self._piece}",
             ts=iso_from_ms(ts_ms),
             last_seq=found,
-            sweep=SweepPiece(self._is_whole, self._piece == 0, is_last),
+            sweep=SweepPiece(self._is_whole, self._piece == 0, is_last, is_noted=True),
         )
         self._piece += 1
         if is_last:

@@ -21,6 +21,7 @@ from matchday.ingest.adapters import Adapters, RefusedSources
 from matchday.ingest.gate import GatePolicy, check
 from matchday.ingest.identity import Identities, digest_of
 from matchday.ingest.numbering import Verdict
+from matchday.ingest.replay import noted
 from matchday.ingest.steady import Steady
 from matchday.ports import Deliveries, Record
 from matchday.protocols.redelivery import Doubt
@@ -36,7 +37,8 @@ class Tick:
     Attributes:
         analytics: Records of accepted readings.
         dead_letters: Records of refused messages, raw bytes with the reason in headers.
-        counts: What the tick adds to the account, by source.
+        steady: The source of each reading accepted in the short way, which `counts` leaves out.
+        counts: What else the tick adds to the account, by source.
         tail: Deliveries without content identity.
         deliveries: What to acknowledge once it is committed, in order.
         reasons: Refused messages by reason.
@@ -44,6 +46,7 @@ class Tick:
 
     analytics: list[Record] = field(default_factory=list)
     dead_letters: list[Record] = field(default_factory=list)
+    steady: list[str] = field(default_factory=list)
     counts: dict[str, Counts] = field(default_factory=dict)
     tail: list[TailEntry] = field(default_factory=list)
     deliveries: list[Deliveries] = field(default_factory=list)
@@ -55,7 +58,7 @@ class Tick:
             slot=slot,
             tick=tick,
             ts=iso_from_ms(ts_ms),
-            counts=self.counts,
+            counts=self.sums(),
             tail=tuple(self.tail),
         )
         return {
@@ -63,6 +66,17 @@ class Tick:
             Topic.DEAD_LETTERS: self.dead_letters,
             Topic.LEDGER: [Record(slot.encode(), encode_ledger(ledger))],
         }
+
+    def sums(self) -> dict[str, Counts]:
+        """Give all that the tick adds to the account, by source; not to be changed."""
+        # Where sources are many each speaks once in a tick, and one object does for all.
+        sums = dict.fromkeys(self.steady, Counts(1))
+        if len(sums) < len(self.steady):
+            sums = {source: Counts(count) for source, count in Counter(self.steady).items()}
+        for source, counts in self.counts.items():
+            total = sums[source] = Counts(sums[source].accepted if source in sums else 0)
+            total.add(counts)
+        return sums
 
 
 class Sorter:
@@ -95,7 +109,7 @@ class Sorter:
             self._take_one(tick, (origin, packet_id, topic, payload), arrived_ms)
 
         if max(map(len, deliveries.payloads), default=0) <= self._payload_bytes_max:
-            self._steady.take(deliveries, tick.counts, tick.analytics.append, other_way)
+            self._steady.take(deliveries, tick.steady, tick.analytics, other_way)
         else:
             for topic, payload, packet_id in zip(
                 deliveries.topics, deliveries.payloads, deliveries.packet_ids, strict=True
@@ -137,13 +151,13 @@ class Sorter:
         is_repeated: bool,
     ) -> None:
         value = encode_reading(reading)
-        is_new = True
+        is_new, place = True, 0
         seq = reading.seq
         if is_repeated and not reading.is_timed:
             # Its time is that of an arrival, and another one now: its number proves nothing.
             is_new = False
         elif seq is not None:
-            verdict, missing = self._identities.observe_number(
+            verdict, missing, place, _ = self._identities.observe_number(
                 reading.source,
                 numbering_of(reading),
                 seq,
@@ -159,7 +173,8 @@ class Sorter:
             is_new = self._identities.observe_content(value)
         if is_new:
             counts.accepted += 1
-            tick.analytics.append(Record(partition_key(reading).encode(), value))
+            headers = noted(place) if place else ()
+            tick.analytics.append(Record(partition_key(reading).encode(), value, headers))
         else:
             counts.duplicate += 1
 

@@ -6,13 +6,13 @@ be added behind what is read here. Does not own how far back the ledger is read 
 
 from __future__ import annotations
 
-from matchday.domain.instants import iso_from_ms
 from matchday.domain.reading import numbering_of
 from matchday.domain.topics import Topic
 from matchday.domain.wire import decode_reading, encode_reading
 from matchday.errors import RefusedError
 from matchday.ingest.gate import SEQ_END
 from matchday.ingest.identity import Identities
+from matchday.ingest.replay import Replay, place_of
 from matchday.ingest.tails import Tail, tail_of
 from matchday.ports import Start, Stream, StreamRecord
 from matchday.protocols.redelivery import Doubt, in_doubt
@@ -23,9 +23,6 @@ clocks: more than a transaction may take, and clocks of brokers differ."""
 
 SWEEP_SLACK_MS = 1000
 """How much later than a reading the beginning of the sweep that told it may stand."""
-
-TICK_SLACK_MS = 1000
-"""How far the time of a tick, by its owner's clock, may be from that of its readings."""
 
 _POLL_S = 0.5
 _RECORDS_MAX = 2000
@@ -54,7 +51,8 @@ def warm(
         UnavailableError: The stream stopped answering; begin again with new state.
     """
     tail = tail_of(stream, slot, slot_count=slot_count)
-    read_back = _ReadBack(identities)
+    replay = Replay(identities, is_noted=_is_noted(tail))
+    read_back = _ReadBack(identities, replay)
     if tail.newest_ms is not None:
         since_ms = tail.newest_ms - window_ms
         if tail.own_ms is not None:
@@ -65,7 +63,7 @@ def warm(
             else:
                 since_ms = min(since_ms, own_since_ms)
         _observe_to_end(stream, read_back, since_ms=since_ms, entries_min=entries_min)
-        identities.recall(_uncounted(tail, read_back))
+        replay.end()
     for (source, numbering), last in _last_numbers(tail).items():
         identities.resume(source, numbering, last)
     if slot_count > 1:
@@ -108,21 +106,21 @@ def _own_sources(tail: Tail) -> set[str]:
     return own
 
 
+def _is_noted(tail: Tail) -> bool:
+    """Tell whether all who wrote lately noted beside readings how they took them."""
+    pieces = [tick.sweep for tick in tail.all if tick.sweep or tick.last_seq]
+    return bool(pieces) and all(piece is not None and piece.is_noted for piece in pieces)
+
+
 class _ReadBack:
-    """Takes in what was accepted before, and notes which sources seem to have gaps in it.
+    """Takes in the records of `analytics`."""
 
-    They may only seem so, where reading began in the middle of what they said.
-    """
-
-    def __init__(self, identities: Identities) -> None:
+    def __init__(self, identities: Identities, replay: Replay) -> None:
         self._identities = identities
-        self.gapped: set[str] = set()
-        self.since_ms: int | None = None
+        self._replay = replay
 
     def take(self, record: StreamRecord) -> None:
-        """Take in a record of `analytics`."""
-        if self.since_ms is None or record.time_ms < self.since_ms:
-            self.since_ms = record.time_ms
+        """Take in a record."""
         try:
             reading = decode_reading(record.value)
         except RefusedError:
@@ -130,35 +128,16 @@ class _ReadBack:
         if reading.seq is not None:
             if not 0 <= reading.seq < SEQ_END:
                 return  # the same: the gate lets no such number pass
-            _, missing = self._identities.observe_number(
+            self._replay.take(
                 reading.source,
                 numbering_of(reading),
                 reading.seq,
                 reading.t_ms,
+                place=place_of(record.headers),
                 is_timed=reading.is_timed,
             )
-            if missing > 0:
-                self.gapped.add(reading.source)
         elif reading.is_timed:
             self._identities.observe_content(encode_reading(reading))
-
-
-def _uncounted(tail: Tail, read_back: _ReadBack) -> set[str]:
-    """Give the sources with gaps of which the ledger counted none since reading back began."""
-    since_ms, gapped = read_back.since_ms, read_back.gapped
-    if since_ms is None or not tail.all:
-        return set()
-    if tail.all[0].ts > iso_from_ms(since_ms + TICK_SLACK_MS):
-        return set()  # not as much of the ledger was read back: it cannot tell
-    since = iso_from_ms(since_ms - TICK_SLACK_MS)
-    counted = {
-        source
-        for tick in tail.all
-        if tick.ts >= since
-        for source, counts in tick.counts.items()
-        if counts.missing > 0
-    }
-    return gapped - counted
 
 
 def _observe_between(stream: Stream, read_back: _ReadBack, *, since_ms: int, until_ms: int) -> None:

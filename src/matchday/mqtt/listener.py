@@ -30,6 +30,11 @@ from matchday.mqtt.settings import EndpointSettings
 from matchday.observe.events import SensorConnected, SensorDropped, SensorRefused, emit
 
 SWEEP_S: Final = 1.0
+CALM_MESSAGES_MAX: Final = 32
+"""A round of reading that gave no more than this is calm: the next may come later."""
+CALM_LINGERS: Final = 2
+"""So many times `linger_s` is then the least time to the next round: with 5 ms, up to 3,200
+messages a second are read 100 times, and not 200 times."""
 ACCEPTS_PER_ROUND: Final = 64
 GOODBYE_S: Final = 1.0
 """How long an ended connection may take to read the reason, seconds."""
@@ -67,7 +72,9 @@ class Listener:
         self._is_paused = False
         self._is_accepting = True
         self._swept_s = clock.monotonic_s()
-        self._taken_s = self._swept_s - settings.linger_s
+        self._taken_s = float("-inf")
+        self._taken_count = 0
+        self._is_calm = False
         self._never = threading.Event()
         self._drain_s: float | None = None
 
@@ -103,11 +110,13 @@ class Listener:
 
     def _linger(self) -> None:
         # Waking up for every message costs ten times what decoding it does.
-        rest_s = self._taken_s + self._settings.linger_s - self._clock.monotonic_s()
+        linger_s = self._settings.linger_s * (CALM_LINGERS if self._is_calm else 1)
+        rest_s = self._taken_s + linger_s - self._clock.monotonic_s()
         if rest_s > 0:
             self._clock.wait(self._never, rest_s)
 
     def _round(self, timeout_s: float) -> None:
+        self._taken_count = 0
         ready = self._selector.select(timeout_s)
         now_s = self._clock.monotonic_s()
         for key, mask in ready:
@@ -117,6 +126,8 @@ class Listener:
                 self._woken.recv(4096)
             else:
                 self._serve(key.data, mask, now_s)
+        if self._taken_count:
+            self._is_calm = self._taken_count <= CALM_MESSAGES_MAX
         self._take_acknowledged()
         if now_s - self._swept_s >= SWEEP_S:
             self._swept_s = now_s
@@ -194,6 +205,7 @@ class Listener:
             self._register(peer)
         if batch:
             self._taken_s = now_s
+            self._taken_count += len(batch)
             self._open_count += len(batch)
             self._open_bytes += sum(map(len, batch.payloads))
             self._handover.offer(

@@ -84,7 +84,8 @@ class EndpointSettings:
         packet_bytes_max: The largest packet, in bytes; announced with MQTT 5. A client that
             sends a larger one is disconnected (0x95).
         linger_s: Least time between two rounds of reading that gave messages, so that busy
-            sensors are read in large pieces; the first message after a pause is read at once.
+            sensors are read in large pieces; twice that after a round that gave few. The
+            first message after a pause is read at once.
         connections_max: Connections at the same time; more are closed at once.
         greeting_s: How long a new connection may take to send CONNECT, seconds.
         io_timeout_s: How long `close` waits for the sensors to take what is still to be
