@@ -40,9 +40,9 @@ class Writer:
     """The only thread that writes one SQLite file, so that nobody ever waits for a lock.
 
     Jobs run in the order submitted. All that are waiting share one transaction (group
-    commit): one fsync serves every thread that submits. Each job has its own savepoint, so
-    one that raises takes back only its own changes. The queue is bounded by `queue_jobs_max`;
-    when it is full, `submit` blocks.
+    commit): one fsync serves every thread that submits. Each of several has its own savepoint,
+    so one that raises takes back only its own changes. The queue is bounded by
+    `queue_jobs_max`; when it is full, `submit` blocks.
 
     Args:
         path: The file; made when missing, its folder must exist.
@@ -159,8 +159,12 @@ class Writer:
         try:
             self._take_back()
             connection.execute("BEGIN IMMEDIATE")
-            for job in group:
-                outcomes.append(self._run(job))
+            if len(group) == 1:
+                # A savepoint would copy every page that changes into a second journal.
+                outcomes.append(_Outcome(group[0].run(connection), None))
+            else:
+                for job in group:
+                    outcomes.append(self._run(job))
             connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - belongs to the threads that submitted
             # A full disk or an I/O error takes the whole transaction back, other jobs' too.

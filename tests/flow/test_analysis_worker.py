@@ -240,7 +240,7 @@ def test_worker_that_is_thrown_out_as_soon_as_it_joins_comes_back_ever_less_ofte
     fill(tmp_path, seed=1, count=50)
     stream, stop = Throwing(tmp_path, clock=CLOCK), threading.Event()
     clock = Pauses(lambda count: stop.set() if count == 8 else None)
-    policy = WorkerPolicy(poll_s=0.02, bookmark_every_s=0.0)
+    policy = WorkerPolicy(tick_s=0.0, poll_s=0.02, bookmark_every_s=0.0)
     Analysis(
         stream, plan=PLAN, clock=clock, rng=random.Random(1), policy=policy, owner="analysis"
     ).run(stop)
@@ -249,6 +249,19 @@ def test_worker_that_is_thrown_out_as_soon_as_it_joins_comes_back_ever_less_ofte
     assert max(clock.pauses_s[:1]) <= 0.2
     assert min(clock.pauses_s[5:]) >= BACKOFF_S_MAX / 2
     assert max(clock.pauses_s) <= BACKOFF_S_MAX
+
+
+def test_worker_lets_readings_gather_for_a_tick_unless_it_is_behind(tmp_path: Path) -> None:
+    fill(tmp_path, seed=1, count=50)
+    stream, stop = EmbeddedStream(tmp_path, clock=CLOCK), threading.Event()
+    clock = Pauses(lambda _count: stop.set())
+    policy = WorkerPolicy(tick_s=0.1, records_max=20, poll_s=0.02)
+    Analysis(stream, plan=PLAN, clock=clock, rng=random.Random(1), policy=policy).run(stop)
+    readings = read_all(stream, Topic.ANALYTICS)
+    found = sorted(one.value for one in read_all(stream, Topic.RESULTS))
+    stream.close()
+    assert clock.pauses_s == pytest.approx([0.1])
+    assert found == expected(readings)
 
 
 def test_worker_that_has_served_for_a_while_comes_back_at_once(tmp_path: Path) -> None:
@@ -262,7 +275,7 @@ def test_worker_that_has_served_for_a_while_comes_back_at_once(tmp_path: Path) -
             stop.set()
 
     clock = Pauses(act)
-    policy = WorkerPolicy(poll_s=0.02, bookmark_every_s=0.0)
+    policy = WorkerPolicy(tick_s=0.0, poll_s=0.02, bookmark_every_s=0.0)
     analysis = Analysis(
         stream, plan=PLAN, clock=clock, rng=random.Random(1), policy=policy, owner="analysis"
     )
@@ -342,7 +355,7 @@ def test_bookmark_set_by_hand_begins_with_empty_windows() -> None:
 
 
 def test_partition_that_comes_back_goes_on_without_rewinding() -> None:
-    shares = Shares(PLAN, clock=CLOCK, flush=lambda: shares.settled())
+    shares = Shares(PLAN, clock=CLOCK, flush=lambda: shares.confirmed())
     place = Partition(Topic.ANALYTICS, 0)
     shares.assigned({place: None})
     shares.take(records_of(1, 200))

@@ -219,7 +219,7 @@ class Member:
         if self.protocol.is_in_doubt:
             for one in [one for one in stream.open if one.worker == self.number]:
                 stream.end(one, is_committed=script.pick([False, True]))
-            self.protocol.settled()
+            self.protocol.doubt_ended()
         if self._is_waiting():
             return
         self.protocol.joined()

@@ -419,7 +419,7 @@ def test_steps_out_of_order_are_mistakes_of_the_program():
         passage.looked_up(())
     passage.taken()
     assert lane.sure_from == 1
-    with pytest.raises(RuntimeError, match="settled"):
+    with pytest.raises(RuntimeError, match="done"):
         passage.too_old()
 
 

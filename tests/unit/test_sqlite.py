@@ -110,6 +110,20 @@ def test_job_that_raises_takes_back_only_its_own_changes(writer: Writer, path: P
     assert stored(path) == [1, 3]
 
 
+def test_job_that_raises_alone_leaves_nothing_and_the_next_is_stored(
+    writer: Writer, path: Path
+) -> None:
+    def spoiled(connection: sqlite3.Connection) -> None:
+        insert(connection, 2)
+        raise RefusedError("spoiled", "inserting 2: spoiled")
+
+    with pytest.raises(RefusedError, match="inserting 2: spoiled"):
+        writer.submit(spoiled)
+    assert stored(path) == []
+    writer.submit(lambda c: insert(c, 3))
+    assert stored(path) == [3]
+
+
 def test_mistake_in_sql_reaches_its_author_unchanged(writer: Writer, path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         writer.submit(lambda c: c.execute("INSERT INTO nowhere VALUES (1)"))

@@ -113,6 +113,8 @@ def reduce_model(
 ) -> str:
     """Turn `model_to_json`'s output into the reduced form, a few kilobytes of JSON.
 
+    For scripts that fit models, such as `examples/models/fit_yosemite.py`.
+
     Args:
         text: The artifact, in either form.
         name: What findings will call the model.

@@ -170,7 +170,7 @@ class Shares:
                 if share.is_dirty
             }
 
-    def settled(self) -> None:
+    def confirmed(self) -> None:
         """Learn that `outputs` and `bookmarks` are durable."""
         if self._results:
             events.emit(events.FindingsEmitted(len(self._results)))

@@ -10,7 +10,7 @@ process then ends what the killed one left open at once; with a fresh name that 
 the stream's own transaction time-out. Two live workers must never share a name: each commit
 would fence the other.
 
-After a doubtful commit: a new producer of the same name settles it, then the group is
+After a doubtful commit: a new producer of the same name ends it, then the group is
 joined again, and the committed bookmark tells where to go on. Findings are recomputed from
 `rewind` in silence up to there.
 """
@@ -44,15 +44,16 @@ class WorkerPolicy:
     """How the worker spends time and memory.
 
     Attributes:
-        tick_s: Least time between two commits of findings, seconds; the first after a
-            pause goes at once.
+        tick_s: Least time between two looks at the stream that gave readings, and between
+            two commits of findings, seconds; the first after a pause goes at once. Who is
+            behind does not wait.
         bookmark_every_s: How often bookmarks move while there are no findings, seconds.
         poll_s: Longest wait for records, seconds.
         records_max: Most records taken at once.
         findings_max: Most findings held uncommitted; then a commit does not wait.
     """
 
-    tick_s: float = 0.05
+    tick_s: float = 0.1
     bookmark_every_s: float = 1.0
     poll_s: float = 0.25
     records_max: int = 2000
@@ -137,6 +138,9 @@ class Analysis:
         is_reached = True
         served_s = self._clock.monotonic_s() + SERVED_S
         while not stop.is_set():
+            if (rest_s := member.rest_s()) > 0:
+                # Waking up for every commit of ingest costs more than the readings in it.
+                self._clock.wait(stop, rest_s)
             try:
                 records = member.poll()
             except FencedError:
@@ -179,7 +183,7 @@ class _Member:
     ) -> None:
         self._policy = policy
         self._clock = clock
-        self._next_commit_s = float("-inf")
+        self._next_poll_s = self._next_commit_s = float("-inf")
         self._next_bookmark_s = clock.monotonic_s() + policy.bookmark_every_s
         self.shares = Shares(plan, clock=clock, flush=self.commit)
         # Only then join: the bookmarks read while joining include the commit in doubt.
@@ -191,12 +195,18 @@ class _Member:
             self._producer.close()
             raise
 
+    def rest_s(self) -> float:
+        """Give how long readings may still gather before the next poll, seconds."""
+        return self._next_poll_s - self._clock.monotonic_s()
+
     def poll(self) -> list[StreamRecord]:
         """Wait for records, no longer than the next commit allows."""
         wait_s = self._policy.poll_s
         if self.shares.finding_count:
             wait_s = min(wait_s, max(self._next_commit_s - self._clock.monotonic_s(), 0.0))
         records = self._consumer.poll(timeout_s=wait_s, records_max=self._policy.records_max)
+        if 0 < len(records) < self._policy.records_max:
+            self._next_poll_s = self._clock.monotonic_s() + self._policy.tick_s
         if self.shares.trouble is not None:
             raise self.shares.trouble
         return records
@@ -239,7 +249,7 @@ class _Member:
             ownership.follow(Event.SILENCE)
             raise
         ownership.follow(Event.WROTE)
-        self.shares.settled()
+        self.shares.confirmed()
 
     def abandon(self) -> None:
         """Leave without committing anything more."""

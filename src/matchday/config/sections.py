@@ -194,9 +194,10 @@ class AnalysisSettings(Section, frozen=True, kw_only=True):
     baseline_points_max: Annotated[
         int, Meta(ge=8, le=5000, description="most readings of one season of a baseline")
     ] = 400
-    tick_s: Annotated[float, Meta(ge=0.001, le=5, description="least time between two commits")] = (
-        0.05
-    )
+    tick_s: Annotated[
+        float,
+        Meta(ge=0.001, le=5, description="least time between two looks at the stream, and commits"),
+    ] = 0.1
 
 
 class HttpSettings(Section, frozen=True, kw_only=True):

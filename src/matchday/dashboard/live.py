@@ -35,7 +35,7 @@ RECORDS_MAX = 2_000
 POLL_S = 0.25
 LINGER_S = 0.01
 """Pause after a poll that gave something, so that records come in batches: 100 polls/s."""
-UNWATCHED_LINGER_S = 0.25
+UNWATCHED_LINGER_S = 0.5
 """The same while nobody watches: what a first tab begins with is as old, and costs less."""
 BEHIND_S_MAX = 3.0
 """Behind the stream's end for longer: skip to it, because a live view shows what is."""

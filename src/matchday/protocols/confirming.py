@@ -14,8 +14,8 @@ A crash before 5 brings the records again; the store skips what it has, counts w
 counted, and names refused rows again, so the letters are made again. So a letter is written
 exactly once, since it moves with the bookmark. Bookmarks alone may be confirmed twice or late,
 or wait for several batches to be stored: they only ever move up to what is stored and counted.
-Letters may not: when their commit is not answered, this owner is outside, settles that commit
-by taking over its producer's name, and joins again, so that the bookmark tells. And when a
+Letters may not: when their commit is not answered, this owner is outside, ends the doubt by
+taking over its producer's name, and joins again, so that the bookmark tells. And when a
 partition goes while letters of it wait, this owner leaves: the next one makes them.
 """
 
@@ -32,7 +32,7 @@ from matchday.protocols.ownership import Event, Ownership, illegal
 class Do(Enum):
     """What persist has to do next.
 
-    JOIN: leave, drop what is in hand, settle letters in doubt, and join again.
+    JOIN: leave, drop what is in hand, end the doubt about letters, and join again.
     """
 
     JOIN = "join"
@@ -92,8 +92,8 @@ class Confirming:
 
     # --- membership -----------------------------------------------------------------------
 
-    def settled(self) -> None:
-        """Learn that the name of the letters' producer was taken over: no doubt is left."""
+    def doubt_ended(self) -> None:
+        """Learn that the name of the letters' producer was taken over."""
         self.is_in_doubt = False
 
     def joined(self) -> None:

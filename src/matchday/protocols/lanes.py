@@ -1,7 +1,7 @@
 """Rows into a server with a retry log: when to look up, when to send, what answers mean.
 
 A *lane* is the way from one partition into one collection; a *piece* is rows of one of its
-cells. Pieces go strictly in offset order, the next one only after the one before is settled,
+cells. Pieces go strictly in offset order, the next one only after the one before is done,
 so what is stored is a gapless beginning plus any part of one cell.
 
 The retry log skips what it has executed and refuses a cell older than its newest, atomically
@@ -67,7 +67,7 @@ class Sureness(Enum):
     may still be at work. READY: what of it is stored, the log knows. BARE: none of it is
     stored, and no log will judge it. SPLIT: a part may have been stored by a send that was
     refused as a whole. FINISHED: somebody began the next cell; what is absent was refused.
-    LOGLESS: its log is gone; what is absent goes bare. SETTLED: nothing is left to do.
+    LOGLESS: its log is gone; what is absent goes bare. DONE: nothing is left to do.
     GIVEN_UP: it was not answered in time.
     """
 
@@ -78,7 +78,7 @@ class Sureness(Enum):
     SPLIT = "split"
     FINISHED = "finished by another"
     LOGLESS = "without its log"
-    SETTLED = "settled"
+    DONE = "done"
     GIVEN_UP = "given up"
 
 
@@ -90,7 +90,7 @@ _DUE: Final = {
     Sureness.SPLIT: Do.LOOK_UP,
     Sureness.FINISHED: Do.LOOK_UP,
     Sureness.LOGLESS: Do.LOOK_UP,
-    Sureness.SETTLED: Do.NOTHING,
+    Sureness.DONE: Do.NOTHING,
     Sureness.GIVEN_UP: Do.NOTHING,
 }
 
@@ -119,7 +119,7 @@ class Lane:
         self.sure_from = None
 
     def enter(self, piece: Piece, *, has_log: bool) -> Passage:
-        """Begin with the next piece; the one before must be settled."""
+        """Begin with the next piece; the one before must be done."""
         is_doubted = self.sure_from is None or piece.cell < self.sure_from
         if has_log:
             state = Sureness.DOUBTED if is_doubted else Sureness.READY
@@ -264,7 +264,7 @@ class Passage:
         if self._waiting:
             self._take(*self._waiting.pop())
             return
-        self.state = Sureness.SETTLED
+        self.state = Sureness.DONE
         if self._is_doubted and self._accepted:
             self._lane.passed(self.piece.cell)
 

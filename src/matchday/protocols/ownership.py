@@ -6,7 +6,7 @@ One table for every hop. What differs is the receiving system that refuses an ol
 |---|---|---|---|
 | ingest | becoming the one producer of a slot's name | `ledger`, `analytics` | stream, by epoch |
 | analysis | becoming the producer of its name, then joining | bookmarks | stream, by membership |
-| persist | settling letters in doubt, then joining | bookmarks, claims | stream and store |
+| persist | ending the doubt about letters, then joining | bookmarks, claims | stream and store |
 
 An owner that got no answer to a write that it must not repeat is *outside* again: what it
 sent may still arrive until the next take-over, so it may neither write nor believe a tail.
@@ -33,7 +33,7 @@ class Event(Enum):
     """What can happen to an owner.
 
     TOOK_OVER: the receiving system refuses everybody older, and what they, or this owner's
-    own earlier self, left open is settled one way or the other. READ_TAIL: all they wrote is
+    own earlier self, left open is ended one way or the other. READ_TAIL: all they wrote is
     known. SHARED: a group gave partitions, with their bookmarks. WROTE: a write was
     confirmed. SILENCE: a write or the reading of the tail got no answer. REFUSAL: somebody
     newer owns the work. LEFT: it was given up.

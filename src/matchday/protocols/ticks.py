@@ -6,7 +6,7 @@ acknowledged, and only after that the next tick may be gathered. So acknowledgem
 the order of arrival, and at most one tick is ever in doubt.
 
 A commit that got no answer leaves the tick's fate *unknown*. Sending it again would store it
-twice, acknowledging it might lose it. So: take over again, which settles the transaction
+twice, acknowledging it might lose it. So: take over again, which ends the transaction
 either way, and look at the newest tick of the slot. If it is the one in hand, it is durable.
 If it is the one before it, the tick can never appear any more, and is sent again under the
 same name. If it is anybody else's, this owner was paused and another worked meanwhile: what
@@ -91,7 +91,7 @@ class Ticks:
         return _DUE[self._ownership.standing, self.fate]
 
     def took_over(self) -> None:
-        """Learn that every older owner is fenced and what was open is settled."""
+        """Learn that every older owner is fenced and what was open is ended."""
         self._ownership.follow(Event.TOOK_OVER)
 
     def warmed(self, newest: str = "") -> None:

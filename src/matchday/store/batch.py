@@ -226,18 +226,23 @@ def entries_of(record: StreamRecord) -> list[Entry]:
             "newer_format", f"decoding ledger record: format {ledger.format} above {LEDGER_FORMAT}"
         )
     for source, counts in ledger.counts.items():
-        for name, count in zip(
-            counts.__struct_fields__, msgspec.structs.astuple(counts), strict=True
-        ):
-            # A number that was missing may arrive in a later tick: `missing` goes down then.
-            least = -COUNT_MAX if name == "missing" else 0
-            if not least <= count < COUNT_MAX:
-                raise RefusedError(
-                    "not_a_ledger",
-                    f"decoding ledger record: {name} of {source[:80]!r} is {str(count)[:40]}, "
-                    f"outside {least} to {COUNT_MAX}",
-                )
+        values = msgspec.structs.astuple(counts)
+        if min(values) < 0 or max(values) >= COUNT_MAX:
+            _require_countable(source, counts, values)
     return [Entry(record.offset, source, counts) for source, counts in ledger.counts.items()]
+
+
+def _require_countable(source: str, counts: Counts, values: tuple[int, ...]) -> None:
+    """Refuse numbers that no count can be (RefusedError `not_a_ledger`)."""
+    for name, count in zip(counts.__struct_fields__, values, strict=True):
+        # A number that was missing may arrive in a later tick: `missing` goes down then.
+        least = -COUNT_MAX if name == "missing" else 0
+        if not least <= count < COUNT_MAX:
+            raise RefusedError(
+                "not_a_ledger",
+                f"decoding ledger record: {name} of {source[:80]!r} is {str(count)[:40]}, "
+                f"outside {least} to {COUNT_MAX}",
+            )
 
 
 def dead_letter_of(record: StreamRecord, *, reason: str, detail: str, source: str) -> Record:

@@ -288,7 +288,7 @@ def _source_id(connection: sqlite3.Connection, source: str) -> int:
 
 def _fold(account: dict[str, Counts], part: _Part, stored_to: int) -> None:
     """Add what a partition's share changes in the account, from its bookmark on."""
-    taken = Counter(row.source for row in part.write.rows if row.offset >= stored_to)
+    taken = Counter([row.source for row in part.write.rows if row.offset >= stored_to])
     for refusal in part.refusals:
         source = refusal.row.source
         if source is not None and refusal.row.offset >= stored_to:
@@ -301,7 +301,10 @@ def _fold(account: dict[str, Counts], part: _Part, stored_to: int) -> None:
             account.setdefault(source, Counts()).stored += count
     for entry in part.write.entries:
         if entry.offset >= stored_to:
-            account.setdefault(entry.source, Counts()).add(entry.counts)
+            known = account.get(entry.source)
+            if known is None:
+                known = account[entry.source] = Counts()
+            known.add(entry.counts)
 
 
 def _add_to_account(

@@ -68,9 +68,9 @@ class Ledger:
             UnavailableError: Part of it may be folded; fold the same or more again.
         """
         wanted: dict[str, list[tuple[Owed, Share]]] = {}
-        for part in owed:
-            for source, share in part.shares().items():
-                wanted.setdefault(source, []).append((part, share))
+        for one in owed:
+            for source, share in one.shares().items():
+                wanted.setdefault(source, []).append((one, share))
         sources = list(wanted)
         with self._link.translated("folding the account"):
             for begin in range(0, len(sources), UPDATES_MAX):
@@ -132,17 +132,17 @@ class Ledger:
         offsets: dict[str, int] = {}
         query: Document = {"_id": source}
         put: Document = {"updated_at": now}
-        for part, whole in shares:
-            known = folded.get(part.key)
+        for owed, whole in shares:
+            known = folded.get(owed.key)
             share: Share | None = whole
             new = new_part(0 if known is None else known + 1, first=whole.first, last=whole.last)
             if new is not New.ALL:
-                share = part.share_above(known or 0, source) if new is New.REST else None
+                share = owed.share_above(known or 0, source) if new is New.REST else None
             if share is None:
                 continue
-            path = f"folded.{part.key}"
+            path = f"folded.{owed.key}"
             query[path] = {"$exists": False} if known is None else known
-            put[path] = offsets[part.key] = share.last
+            put[path] = offsets[owed.key] = share.last
             if counts is None:
                 counts = share.counts
             else:

@@ -147,9 +147,9 @@ class Persist:
             self._leave()
         consumer = self._joined()
         self._resume(consumer)
-        if self._batch and not self._is_more:
-            # What comes before the write is due is taken then, all at once.
-            due_in_s = self._linger.due_in_s(self._clock.monotonic_s())
+        due_in_s = self._linger.due_in_s(self._clock.monotonic_s())
+        if due_in_s > 0 and not self._is_more:
+            # What comes before the next write is due is taken then, all at once.
             self._clock.wait(stop, min(due_in_s, POLL_S_MAX))
         room = min(max(self._policy.batch_records_max - self._batch.records_count, 1), POLL_RECORDS)
         records = consumer.poll(timeout_s=0.0 if self._batch else POLL_S_MAX, records_max=room)
@@ -171,10 +171,10 @@ class Persist:
     def _joined(self) -> Consumer:
         if self._consumer is None:
             if self._protocol.is_in_doubt:
-                # Only a new producer settles the fate of the last commit, and with it the
-                # bookmarks that the assignment will show.
+                # Only a new producer ends the doubt about the last commit, and with it about
+                # the bookmarks that the assignment will show.
                 self._producer = self._stream.producer(self._producer_name)
-                self._protocol.settled()
+                self._protocol.doubt_ended()
             self._consumer = self._stream.consumer(GROUP, TOPICS, self)
             self._protocol.joined()
         return self._consumer

@@ -93,11 +93,6 @@ class PlayerMetrics:
         """Give a stream time before which no track can be silent."""
         return self._windows.deadline_ms
 
-    @property
-    def row_count(self) -> int:
-        """Give for how many entities there is room, which bounds what is remembered."""
-        return self._crews.capacity
-
     def feed(self, reading: Reading, *, offset: int, stream_ms: int) -> Sequence[Finding]:
         """Take the players of a positions reading; see `Analyser.feed`."""
         assert isinstance(reading, Positions)
