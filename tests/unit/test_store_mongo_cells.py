@@ -14,7 +14,6 @@ from matchday.protocols.cells import CELL, Piece, pieces
 from matchday.store.mongo_cells import (
     OFFSETS,
     SLOTS,
-    STATEMENTS,
     document_id,
     number_of,
     record_range,
@@ -24,6 +23,9 @@ from matchday.store.mongo_cells import (
 INT64_MAX = 2**63 - 1
 
 steps = st.lists(st.one_of(st.just(0), st.integers(1, 5), st.integers(1, 3 * CELL)), min_size=1)
+STATEMENTS = 2**31
+"""A statement number is an int32 of MongoDB's."""
+
 starts = st.integers(0, OFFSETS - 10**7)
 slots = st.integers(0, SLOTS - 1)
 

@@ -25,11 +25,6 @@ class Latest(Generic[K, V]):
         self._values: dict[K, V] = {}
         self._news: set[K] = set()
 
-    @property
-    def news_count(self) -> int:
-        """Give how many values were set since `take_news`."""
-        return len(self._news)
-
     def get(self, key: K) -> V | None:
         """Give the latest value, None where there is none."""
         return self._values.get(key)

@@ -105,11 +105,6 @@ class Outbox:
         return len(self._pending)
 
     @property
-    def pending_bytes(self) -> int:
-        """Give the payload bytes of the messages not acknowledged yet."""
-        return self._pending_bytes
-
-    @property
     def is_full(self) -> bool:
         """Tell whether a bound is reached; `add` then refuses."""
         return len(self._pending) >= self._messages_max or self._pending_bytes >= self._bytes_max

@@ -23,7 +23,6 @@ SLOTS: Final = 2**15
 """How many slots the bits above the offset can tell apart."""
 
 OFFSETS: Final = 2**48
-STATEMENTS: Final = 2**31
 
 DocumentId: TypeAlias = Int64 | dict[str, Int64]
 
