@@ -247,6 +247,18 @@ def test_dead_letters_are_one_click_away(ground, server, open_page):
     assert "<b>not json</b>" in text(page, "tbody")
 
 
+def test_more_sources_than_the_page_lists_are_counted_and_the_next_are_linked(
+    ground, server, open_page
+):
+    page = open_page(server.url)
+    wait_text(page, '[data-link="live view"] .chip', "✓ up")
+    now_ms = SystemClock().wall_ms()
+    ground.publish(*[scalar(f"s{number:03}", now_ms, 1.0) for number in range(501)])
+    wait_text(page, "#sources-count", "501")
+    assert page.locator("#sources-body tr").count() == 500
+    assert page.get_attribute("#sources-next", "href") == "/api/v1/sources?after=s499"
+
+
 def test_what_a_sensor_calls_itself_is_shown_as_text(ground, server, open_page):
     page = open_page(server.url)
     wait_text(page, '[data-link="live view"] .chip', "✓ up")

@@ -6,6 +6,7 @@ import contextlib
 import html
 import http.client
 import json
+import re
 import socket
 import threading
 import urllib.parse
@@ -118,8 +119,11 @@ def test_only_what_comes_after_the_start_is_live(ground):
         with live(server) as tab:
             ground.publish(scalar("after", START_MS + 1, 2.0))
             until(tab, lambda m: any(s["source"] == "after" for s in m.get("series", [])))
-        sources = get_json(server, "/api/v1/sources")["sources"]
-    assert [source["source"] for source in sources] == ["after"]
+        answer = get_json(server, "/api/v1/sources")
+        assert get_json(server, "/api/v1/sources?after=after&limit=7")["sources"] == []
+        assert get(server, "/api/v1/sources?limit=0").status == 400
+    assert [source["source"] for source in answer["sources"]] == ["after"]
+    assert (answer["source_count"], answer["next"]) == (1, None)
 
 
 def test_the_ledger_has_the_public_shape_and_adds_up(ground, server):
@@ -230,9 +234,11 @@ def test_a_list_of_large_readings_ends_where_its_bytes_do_and_says_how_to_go_on(
     assert 1 < len(listed["documents"]) < 50
     assert len(answer.text) < 41_000
     assert listed["documents"] == get_json(server, path + "&source=tracking")["documents"]
-    assert listed["cut"].startswith(f"the newest {len(listed['documents'])} of 90 documents")
-    assert "?source=" in listed["cut"]
-    assert "?source=" not in get_json(server, path + "&source=tracking")["cut"]
+    assert listed["cut"].startswith(f"{len(listed['documents'])} of 90 documents")
+    older = get_json(server, f"{path}&after={listed['next']}")["documents"]
+    assert [one["seq"] for one in [*listed["documents"], *older]] == [
+        *range(99, 99 - len(listed["documents"]) - len(older), -1)
+    ]
     page = get(server, "/db/server/positions?limit=90").text
     assert html.escape(listed["cut"]) in page
     assert f"{len(listed['documents'])} newest documents" in page
@@ -248,10 +254,31 @@ def test_a_list_gives_one_document_however_large_and_all_where_there_is_room(gro
     first = newest_within(query, "positions", limit=120, source=None, bytes_max=1)
     assert len(first.documents) == 1
     every = newest_within(query, "positions", limit=120, source=None, bytes_max=LIST_BYTES_MAX)
-    assert (len(every.documents), every.cut) == (120, "")
+    assert (len(every.documents), every.cut, every.next) == (120, "", None)
     assert every.documents[0] == first.documents[0]
     fewer = newest_within(query, "positions", limit=60, source=None, bytes_max=LIST_BYTES_MAX)
     assert fewer.documents == every.documents[:60]
+    assert (fewer.cut, fewer.next is None) == ("", False)
+
+
+def test_dead_letters_are_read_page_by_page_on_the_page_and_by_the_interface(ground, server):
+    for number in range(7):
+        ground.refuse(f"s{number}", b"{", reason="not_json")
+    ground.persist()
+    path, seen, after = "/api/v1/collections/dead_letters?limit=3", [], ""
+    while after is not None:
+        listed = get_json(server, f"{path}&after={after}")
+        seen += [one["source"] for one in listed["documents"]]
+        after = listed["next"]
+    assert sorted(seen) == [f"s{number}" for number in range(7)]
+    path, seen = "/db/server/dead_letters?limit=3", []
+    while path:
+        page = get(server, path).text
+        seen += re.findall(r"<td>(s\d)</td>", page)
+        older = re.search(r'rel="next" href="([^"]*)"', page)
+        path = html.unescape(older[1]) if older else ""
+    assert sorted(seen) == [f"s{number}" for number in range(7)]
+    assert get(server, "/api/v1/collections/dead_letters?after=nothing").status == 400
 
 
 def test_the_data_browser_filters_by_source(ground, server):
@@ -475,7 +502,7 @@ def test_probes_answer_at_once_while_links_store_and_account_hang(ground):
     def links() -> Sequence[LinkState]:
         return hanging() if links_hang.is_set() else ground.link_states()
 
-    query = SimpleNamespace(newest=hanging, collections=hanging)
+    query = SimpleNamespace(listed=hanging, newest=hanging, collections=hanging)
     state = ground.state(account=account, links=links, query=query)
     clock = SystemClock()
     with DashboardServer(state, port=0) as server, ThreadPoolExecutor(60) as pool:

@@ -207,7 +207,27 @@ def test_more_sources_than_the_bound_forget_the_one_heard_longest_ago(monkeypatc
     board = make_board()
     for name in ("a", "b", "a", "c", "d"):
         board.take_readings([Scalar(source=name, t_ms=T_MS, quantity="q", value=1)])
-    assert [source.source for source in board.sources()] == ["a", "c", "d"]
+    assert [source.source for source in board.sources().sources] == ["a", "c", "d"]
+
+
+def test_list_of_sources_says_how_many_there_are_and_goes_on_after_any_name():
+    board = make_board()
+
+    def hear(*names: str) -> None:
+        board.take_readings([Scalar(source=n, t_ms=T_MS, quantity="q", value=1) for n in names])
+
+    def page(after: str) -> tuple[list[str], int, str | None]:
+        found = board.sources(after=after, limit=2)
+        return [one.source for one in found.sources], found.source_count, found.next
+
+    hear("a", "c", "e", "g")
+    assert page("") == (["a", "c"], 4, "c")
+    # What comes in between moves nothing to a page that was read already, or twice.
+    hear("b", "d")
+    assert page("c") == (["d", "e"], 6, "e")
+    assert page("e") == (["g"], 6, None)
+    assert page("bb") == (["c", "d"], 6, "d")
+    assert page("z") == ([], 6, None)
 
 
 def test_the_rate_is_that_of_the_last_full_seconds():
@@ -239,7 +259,6 @@ def test_news_of_a_value_that_made_room_are_forgotten_with_it():
     latest: Latest[int, str] = Latest(3)
     for number in range(50):
         latest.put(number, f"value {number}")
-    assert latest.news_count == 3
     assert sorted(latest.take_news()) == latest.values() == ["value 47", "value 48", "value 49"]
     assert latest.take_news() == []
     latest.put(48, "later")

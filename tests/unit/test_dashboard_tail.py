@@ -90,7 +90,7 @@ class World:
         return []
 
     def sources(self) -> list[str]:
-        return [source.source for source in self.board.sources()]
+        return [source.source for source in self.board.sources().sources]
 
 
 def test_an_outage_of_the_stream_is_waited_out_and_the_view_goes_on_at_the_end():
@@ -196,7 +196,7 @@ def test_a_record_in_no_known_form_is_counted_and_the_next_is_shown():
     )
     after = metrics.PROCESS.value("matchday_stream_undecodable_total", stage="dashboard")
     assert after - before == 2
-    assert [source.source for source in board.sources()] == ["good"]
+    assert [source.source for source in board.sources().sources] == ["good"]
 
 
 def test_an_account_that_cannot_be_had_keeps_the_last_one_and_says_why():

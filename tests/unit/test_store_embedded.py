@@ -97,12 +97,16 @@ def test_newest_is_read_off_an_index_however_much_is_stored(
     asked: list[str] = []
     assert query._connection is not None
     query._connection.set_trace_callback(asked.append)
-    query.newest("sensors", limit=1, source=source)
+    (first,) = query.listed("sensors", limit=1, source=source)
+    query.listed("sensors", limit=1, source=source, after=first.cursor)
     query._connection.set_trace_callback(None)
-    (question,) = [one for one in asked if one.startswith("SELECT coordinates")]
-    steps = [step[-1] for step in query._connection.execute(f"EXPLAIN QUERY PLAN {question}")]
-    assert any("INDEX documents_sensors_by_" in step for step in steps)
-    assert not any("TEMP B-TREE" in step for step in steps)
+    questions = [one for one in asked if one.startswith("SELECT time_ms")]
+    assert len(questions) == 2
+    for question in questions:
+        steps = [step[-1] for step in query._connection.execute(f"EXPLAIN QUERY PLAN {question}")]
+        assert any("INDEX documents_sensors_by_" in step for step in steps)
+        assert not any("TEMP B-TREE" in step for step in steps)
+    assert "time_ms<?" in steps[0]
     query.close()
 
 

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from matchday import __version__
 from matchday.dashboard.asking import Asker, Shared, reason_of, status_of
-from matchday.dashboard.board import Board
+from matchday.dashboard.board import SOURCES_SHOWN_MAX, Board
 from matchday.dashboard.connecting import publish_line
 from matchday.dashboard.history import series_history
 from matchday.dashboard.listing import LIST_BYTES_MAX, newest_within
@@ -137,8 +137,16 @@ class Api:
         )
 
     async def sources(self, request: Request) -> Response:
-        """Give the sources heard at the stream's end since this dashboard started."""
-        return answer({"sources": self._board.sources()})
+        """Give the sources heard at the stream's end since this dashboard started, by name.
+
+        `?limit=`, and `?after=` with what the answer before calls `next`.
+        """
+        try:
+            limit = limit_of(request, default=SOURCES_SHOWN_MAX)
+        except MatchdayError as error:
+            return refusal(error)
+        after = request.query_params.get("after", "")
+        return answer(self._board.sources(after=after, limit=limit))
 
     async def collections(self, request: Request) -> Response:
         """Name the collections of the store."""
@@ -149,23 +157,34 @@ class Api:
         return answer({"database": DATABASE, "collections": names})
 
     async def documents(self, request: Request) -> Response:
-        """Give the newest documents of a collection; `?limit=`, `?source=`.
+        """Give the newest documents of a collection; `?limit=`, `?source=`, `?after=`.
 
-        `cut` is empty, or says why there are fewer and how to see more; see `listing`.
+        `cut` is empty, or says why there are fewer than asked for. `next` is what `?after=`
+        takes to give the next ones, null where there are no more; see `listing`.
         """
         name = request.path_params["name"]
         source = request.query_params.get("source") or None
+        after = request.query_params.get("after", "")
         try:
             limit = limit_of(request)
             # Encoded there, too: documents of many objects take their time.
-            return await self._asker.ask(lambda: self._listed(name, limit=limit, source=source))
+            return await self._asker.ask(
+                lambda: self._listed(name, limit=limit, source=source, after=after)
+            )
         except MatchdayError as error:
             return refusal(error)
 
-    def _listed(self, name: str, *, limit: int, source: str | None) -> Response:
-        query = self._state.query
-        found = newest_within(query, name, limit=limit, source=source, bytes_max=LIST_BYTES_MAX)
-        return answer({"collection": name, "documents": found.encoded, "cut": found.cut})
+    def _listed(self, name: str, *, limit: int, source: str | None, after: str) -> Response:
+        found = newest_within(
+            self._state.query,
+            name,
+            limit=limit,
+            source=source,
+            bytes_max=LIST_BYTES_MAX,
+            after=after,
+        )
+        body = {"documents": found.encoded, "cut": found.cut, "next": found.next}
+        return answer({"collection": name, **body})
 
     async def history(self, request: Request) -> Response:
         """Give stored values and forecasts of one series, oldest first; see `history`."""
@@ -238,13 +257,13 @@ async def http_error(request: Request, error: Exception) -> Response:
     return result
 
 
-def limit_of(request: Request) -> int:
+def limit_of(request: Request, *, default: int = LIMIT_DEFAULT) -> int:
     """Read `?limit=`.
 
     Raises:
         RefusedError: It is no number from 1 to `LIMIT_MAX` (`bad_limit`).
     """
-    text = request.query_params.get("limit", str(LIMIT_DEFAULT))
+    text = request.query_params.get("limit", str(default))
     # By length first: Python refuses to convert thousands of digits.
     if not (text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= LIMIT_MAX):
         raise RefusedError("bad_limit", f"reading limit {text[:20]!r}: not within 1 to {LIMIT_MAX}")

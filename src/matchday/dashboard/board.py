@@ -8,6 +8,7 @@ Every table is bounded: a source too many evicts the one not heard for longest.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -210,24 +211,32 @@ class Board:
                     ]
             return [self._zone_now(venue_id, zone, points, at_ms) for zone in venue.zones]
 
-    def sources(self) -> list[messages.SourceState]:
-        """Give the sources heard since the start, by name, at most `SOURCES_SHOWN_MAX`."""
+    def sources(self, *, after: str = "", limit: int = SOURCES_SHOWN_MAX) -> messages.Sources:
+        """Give sources heard since the start, by name; at most `SOURCES_MAX` are remembered.
+
+        Args:
+            after: Only those whose names come after this one.
+            limit: How many at most.
+        """
         now_s = self._clock.monotonic_s()
         with self._lock:
-            return [
-                messages.SourceState(
-                    source=name,
-                    kind=item.kind,
-                    venue=item.venue,
-                    session=item.session,
-                    last_t_ms=item.last_t_ms,
-                    readings_per_s=round(item.rate.per_s(now_s), 1),
-                    count=item.count,
-                )
-                for name, item in sorted(self._sources.items())[:SOURCES_SHOWN_MAX]
-            ]
+            names = sorted(self._sources)
+            begin = bisect_right(names, after)
+            given = names[begin : begin + limit]
+            return messages.Sources(
+                [self._source_state(name, now_s) for name in given],
+                len(names),
+                given[-1] if begin + limit < len(names) else None,
+            )
 
     # --- private; the lock is held -----------------------------------------------------------
+
+    def _source_state(self, name: str, now_s: float) -> messages.SourceState:
+        item = self._sources[name]
+        per_s = round(item.rate.per_s(now_s), 1)
+        return messages.SourceState(
+            name, item.kind, item.venue, item.session, item.last_t_ms, per_s, item.count
+        )
 
     def _note_source(self, reading: Reading, count: int, now_s: float) -> None:
         item = self._sources.get(reading.source)

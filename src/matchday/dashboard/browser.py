@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -65,32 +65,38 @@ class Browser:
         return self._page("Database server", f"<h1>Database {DATABASE}</h1>{body}")
 
     async def documents(self, request: Request) -> Response:
-        """Show the newest documents of one collection; `?source=`, `?limit=`."""
+        """Show the newest documents of one collection; `?source=`, `?limit=`, `?after=`."""
         name = request.path_params["collection"]
         source = request.query_params.get("source", "").strip()
+        after = request.query_params.get("after", "")
         try:
             _check_database(request.path_params["database"])
             limit = limit_of(request)
             # Written there, too: documents of many objects take their time.
-            return await self._asker.ask(lambda: self._shown(name, source=source, limit=limit))
+            return await self._asker.ask(
+                lambda: self._shown(name, source=source, limit=limit, after=after)
+            )
         except MatchdayError as error:
             return self._problem(error)
 
-    def _shown(self, name: str, *, source: str, limit: int) -> HTMLResponse:
+    def _shown(self, name: str, *, source: str, limit: int, after: str) -> HTMLResponse:
         found = newest_within(
             self._state.query,
             name,
             limit=limit,
             source=source or None,
             bytes_max=PAGE_BYTES_MAX,
+            after=after,
         )
+        rows = [flatten(one) for one in found.documents]
         body = (
             _collection_links(self._state.query.collections(), name)
             + f"<h1>{_esc(name)}</h1>"
             + _NOTES.get(name, "")
             + _filter_form(name, source=source, limit=limit)
             + (f'<p class="note">Here are {_esc(found.cut)}.</p>' if found.cut else "")
-            + _table([flatten(one) for one in found.documents], name=name, source=source)
+            + _table(rows, name=name, source=source, is_newest=not after)
+            + _next_link(name, source=source, limit=limit, after=found.next)
         )
         return self._page(name, body)
 
@@ -141,7 +147,14 @@ def _filter_form(name: str, *, source: str, limit: int) -> str:
     )
 
 
-def _table(rows: list[dict[str, Any]], *, name: str, source: str) -> str:
+def _next_link(name: str, *, source: str, limit: int, after: str | None) -> str:
+    if after is None:
+        return ""
+    query = urlencode({"source": source, "limit": limit, "after": after})
+    return f'<p><a rel="next" href="{_path(name)}?{_esc(query)}">Older documents</a></p>'
+
+
+def _table(rows: list[dict[str, Any]], *, name: str, source: str, is_newest: bool) -> str:
     if not rows:
         of = f" of source {_esc(source)}" if source else ""
         return f'<p class="empty">No documents{of} in {_esc(name)} yet.</p>'
@@ -150,7 +163,8 @@ def _table(rows: list[dict[str, Any]], *, name: str, source: str) -> str:
     body = "".join(
         "<tr>" + "".join(_cell(row.get(column)) for column in columns) + "</tr>" for row in rows
     )
-    count = f"{len(rows)} newest document{'s' if len(rows) != 1 else ''}, newest first"
+    kind = "newest" if is_newest else "older"
+    count = f"{len(rows)} {kind} document{'s' if len(rows) != 1 else ''}, newest first"
     return (
         f'<div class="scroll" role="region" aria-label="Documents of {_esc(name)}" tabindex="0">'
         f"<table><caption>{count}. Times are UTC.</caption>"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from matchday.dashboard.documents import jsonable
-from matchday.ports import Query
+from matchday.ports import Listed, Query
 
 FIELD_BYTES_MAX = 16 * 2**10
 """A list tells of longer bytes only how many there are: a thousand dead letters stay 16 MiB."""
@@ -28,16 +28,24 @@ class Listing(NamedTuple):
     Attributes:
         documents: Newest first, in JSON's own types.
         encoded: The same, each as JSON.
-        cut: Why there are no more, and how to see them; empty where nothing was left out.
+        cut: Why there are fewer than asked for; empty where there are not.
+        next: The cursor after which the next ones come; None where there are no more.
     """
 
     documents: list[dict[str, Any]]
     encoded: list[msgspec.Raw]
     cut: str
+    next: str | None
 
 
 def newest_within(
-    query: Query, collection: str, *, limit: int, source: str | None, bytes_max: int
+    query: Query,
+    collection: str,
+    *,
+    limit: int,
+    source: str | None,
+    bytes_max: int,
+    after: str = "",
 ) -> Listing:
     """Read the newest documents, at most `limit` and as many as fit, but always one.
 
@@ -47,27 +55,34 @@ def newest_within(
         limit: How many at most.
         source: Only those of this source.
         bytes_max: Of all documents together, as JSON.
+        after: Only those after this cursor, which a listing before called `next`.
 
     Raises:
-        RefusedError: No such collection (`no_collection`).
+        RefusedError: No such collection (`no_collection`) or cursor (`bad_cursor`).
         UnavailableError: The store cannot be reached.
     """
-    asked = min(limit, ASKED_FIRST)
+    wanted = limit + 1  # whether there is one more
+    asked = min(wanted, ASKED_FIRST)
     while True:
-        found = query.newest(collection, limit=asked, source=source, bytes_max=FIELD_BYTES_MAX)
-        listing = _fitting(found, bytes_max)
-        if len(listing.encoded) < len(found):
-            return listing._replace(cut=_cut(listing, limit, source, bytes_max))
-        if len(found) < asked or asked == limit:
+        found = query.listed(
+            collection, limit=asked, source=source, bytes_max=FIELD_BYTES_MAX, after=after
+        )
+        listing = _fitting(found[:limit], bytes_max)
+        count = len(listing.encoded)
+        if count < min(len(found), limit):
+            return listing._replace(cut=_cut(count, limit, bytes_max), next=found[count - 1].cursor)
+        if len(found) > limit:
+            return listing._replace(next=found[limit - 1].cursor)
+        if len(found) < asked:
             return listing
-        asked = min(limit, asked * ASKED_GROWTH)
+        asked = min(wanted, asked * ASKED_GROWTH)
 
 
-def _fitting(found: list[dict[str, Any]], bytes_max: int) -> Listing:
-    listing = Listing([], [], "")
+def _fitting(found: list[Listed], bytes_max: int) -> Listing:
+    listing = Listing([], [], "", None)
     left_bytes = bytes_max
     for one in found:
-        document = jsonable(one)
+        document = jsonable(one.document)
         text = msgspec.json.encode(document)
         left_bytes -= len(text)
         if left_bytes < 0 and listing.encoded:
@@ -77,11 +92,8 @@ def _fitting(found: list[dict[str, Any]], bytes_max: int) -> Listing:
     return listing
 
 
-def _cut(listing: Listing, limit: int, source: str | None, bytes_max: int) -> str:
-    advice = "older ones are in the store itself"
-    if source is None:
-        advice = f"name a source with ?source= to see more of it; {advice}"
+def _cut(count: int, limit: int, bytes_max: int) -> str:
     return (
-        f"the newest {len(listing.encoded)} of {limit} documents asked for: more are larger than "
-        f"{bytes_max / 2**20:.0f} MiB; {advice}"
+        f"{count} of {limit} documents asked for: more are larger than "
+        f"{bytes_max / 2**20:.0f} MiB; the next ones come with ?after="
     )

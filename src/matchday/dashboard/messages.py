@@ -142,6 +142,20 @@ class SourceState(msgspec.Struct, frozen=True, gc=False):
     count: int
 
 
+class Sources(msgspec.Struct, frozen=True, gc=False):
+    """Some of the sources that are remembered, by name.
+
+    Attributes:
+        sources: Those given.
+        source_count: How many there are.
+        next: The name after which the next ones come; None where there are no more.
+    """
+
+    sources: list[SourceState]
+    source_count: int
+    next: str | None
+
+
 class Tiles(msgspec.Struct, frozen=True, gc=False):
     """The figures at the top of the page.
 
@@ -213,7 +227,7 @@ class StateMessage(msgspec.Struct, frozen=True, tag="state", tag_field="kind", o
         forecasts: Subjects with a new forecast.
         zones: All zones of the client's venue, about four times a second.
         metrics: Players with a new finding.
-        sources: All sources, about once a second.
+        sources: The first sources, about once a second, and how many there are.
         ledger: The account, when it changed.
         ledger_error: Why there is no account at present.
         links: All links, when one changed.
@@ -224,7 +238,7 @@ class StateMessage(msgspec.Struct, frozen=True, tag="state", tag_field="kind", o
     forecasts: list[ForecastPoint] = []
     zones: list[ZoneNow] = []
     metrics: list[MetricValues] = []
-    sources: list[SourceState] | None = None
+    sources: Sources | None = None
     ledger: Ledger | None = None
     ledger_error: str | None = None
     links: list[Link] | None = None

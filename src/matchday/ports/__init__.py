@@ -8,7 +8,16 @@ is used by one thread, and a call that waits on the world returns within its tim
 
 from matchday.ports.feed import Deliveries, Feed
 from matchday.ports.link import LinkState
-from matchday.ports.store import Entry, Folded, PartitionWrite, Query, Refusal, Row, Store
+from matchday.ports.store import (
+    Entry,
+    Folded,
+    Listed,
+    PartitionWrite,
+    Query,
+    Refusal,
+    Row,
+    Store,
+)
 from matchday.ports.stream import (
     Assignee,
     Bookmark,
@@ -31,6 +40,7 @@ __all__ = [
     "Feed",
     "Folded",
     "LinkState",
+    "Listed",
     "Partition",
     "PartitionWrite",
     "Producer",

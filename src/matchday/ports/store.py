@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -160,6 +160,18 @@ class Folded:
     entry_offsets: dict[tuple[str, Partition], int] = field(default_factory=dict)
 
 
+class Listed(NamedTuple):
+    """A document of a list.
+
+    Attributes:
+        cursor: Where it stands in its collection, as text for an address.
+        document: The document.
+    """
+
+    cursor: str
+    document: dict[str, Any]
+
+
 class Query(Protocol):
     """Reading back what is stored; every call may come from any thread."""
 
@@ -186,6 +198,32 @@ class Query(Protocol):
 
         Raises:
             RefusedError: No such collection (`no_collection`).
+            UnavailableError: The store cannot be reached.
+        """
+
+    def listed(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        source: str | None = None,
+        bytes_max: int | None = None,
+        after: str = "",
+    ) -> list[Listed]:
+        """Give documents as `newest` does, page by page, those of one instant in one order.
+
+        What is stored meanwhile moves nothing: it stands where its time has it.
+
+        Args:
+            collection: As for `newest`.
+            limit: As for `newest`.
+            source: As for `newest`.
+            bytes_max: As for `newest`.
+            after: Only those that come after the document of this cursor, be it there or not;
+                empty gives the first.
+
+        Raises:
+            RefusedError: No such collection (`no_collection`), no such cursor (`bad_cursor`).
             UnavailableError: The store cannot be reached.
         """
 

@@ -21,13 +21,15 @@ from matchday.clock import Clock, SystemClock
 from matchday.domain.account import Counts
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, RefusedError, UnavailableError
-from matchday.ports import Folded, LinkState, Partition
+from matchday.ports import Folded, LinkState, Listed, Partition
 from matchday.sqlite import check_format, open_reader
 from matchday.sqlite_errors import translated
+from matchday.store.cursors import bad_cursor, cursor_of, read_cursor
 from matchday.store.documents import COLLECTIONS, EPOCH, Collection
 from matchday.store.embedded import COUNTS, FILE_NAME, document_table
 
 LEDGER: Final = "ledger"
+ROW_DIGITS_MAX: Final = 18
 
 
 class EmbeddedQuery:
@@ -66,8 +68,21 @@ class EmbeddedQuery:
         bytes_max: int | None = None,
     ) -> list[dict[str, Any]]:
         """Give the newest documents by event time; see `Query.newest`."""
+        found = self.listed(collection, limit=limit, source=source, bytes_max=bytes_max)
+        return [one.document for one in found]
+
+    def listed(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        source: str | None = None,
+        bytes_max: int | None = None,
+        after: str = "",
+    ) -> list[Listed]:
+        """Give documents page by page; see `Query.listed`."""
         if collection == LEDGER:
-            return self._newest_accounts(limit, source)
+            return self._listed_accounts(limit, source, after)
         layout = COLLECTIONS.get(collection)
         if layout is None:
             raise RefusedError(
@@ -75,20 +90,27 @@ class EmbeddedQuery:
                 f"reading collection {collection[:80]!r}: there is none; "
                 f"there are {', '.join(self.collections())}",
             )
-        where, values = "", (limit,)
+        conditions, values = ["1"], list[int | str]()
         if source is not None:
-            where = "WHERE source = (SELECT id FROM sources WHERE name = ?)"
-            values = (source, limit)  # type: ignore[assignment]
+            conditions.append("source = (SELECT id FROM sources WHERE name = ?)")
+            values.append(source)
+        if after:
+            conditions.append("(time_ms, rowid) < (?, ?)")
+            values += _place_of(after)
         with self._reading() as connection:
             rows = connection.execute(
-                f"SELECT coordinates, document FROM {document_table(collection)} {where}"
+                "SELECT time_ms, rowid, coordinates, document"
+                f" FROM {document_table(collection)} WHERE {' AND '.join(conditions)}"
                 " ORDER BY time_ms DESC, rowid DESC LIMIT ?",
-                values,
+                (*values, limit),
             )
             # One after the other: of a long one no more than its length is kept.
             return [
-                document_from(layout, coordinates, encoded, bytes_max=bytes_max)
-                for coordinates, encoded in rows
+                Listed(
+                    cursor_of(time_ms, str(row)),
+                    document_from(layout, coordinates, encoded, bytes_max=bytes_max),
+                )
+                for time_ms, row, coordinates, encoded in rows
             ]
 
     def folded(self) -> Folded:
@@ -151,20 +173,30 @@ class EmbeddedQuery:
                 self._connection.close()
                 self._connection = None
 
-    def _newest_accounts(self, limit: int, source: str | None) -> list[dict[str, Any]]:
-        where, values = ("", ()) if source is None else (" WHERE source = ?", (source,))
+    def _listed_accounts(self, limit: int, source: str | None, after: str) -> list[Listed]:
+        conditions, values = ["1"], list[int | str]()
+        if source is not None:
+            conditions.append("source = ?")
+            values.append(source)
+        if after:
+            conditions.append("(-updated_ms, source) > (?, ?)")
+            time_ms, name = read_cursor(after)
+            values += (-time_ms, name)
         with self._reading() as connection:
             rows = connection.execute(
-                f"SELECT source, updated_ms, {', '.join(COUNTS)} FROM account{where}"
-                " ORDER BY updated_ms DESC, source LIMIT ?",
+                f"SELECT source, updated_ms, {', '.join(COUNTS)} FROM account"
+                f" WHERE {' AND '.join(conditions)} ORDER BY -updated_ms, source LIMIT ?",
                 (*values, limit),
             ).fetchall()
         return [
-            {
-                "_id": name,
-                "updated_at": EPOCH + timedelta(milliseconds=updated_ms),
-                **dict(zip(COUNTS, numbers, strict=True)),
-            }
+            Listed(
+                cursor_of(updated_ms, name),
+                {
+                    "_id": name,
+                    "updated_at": EPOCH + timedelta(milliseconds=updated_ms),
+                    **dict(zip(COUNTS, numbers, strict=True)),
+                },
+            )
             for name, updated_ms, *numbers in rows
         ]
 
@@ -175,6 +207,13 @@ class EmbeddedQuery:
                 raise UnavailableError(f"reading {self._path}: it is closed")
             with translated("reading", self._path):
                 yield self._connection
+
+
+def _place_of(cursor: str) -> tuple[int, int]:
+    time_ms, row = read_cursor(cursor)
+    if not (row.isdecimal() and len(row) <= ROW_DIGITS_MAX):
+        raise bad_cursor(cursor)
+    return time_ms, int(row)
 
 
 def document_from(

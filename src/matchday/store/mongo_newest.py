@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from pymongo import DESCENDING
+from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import OperationFailure
 
 from matchday.clock import Clock
@@ -27,8 +27,23 @@ from matchday.store.mongo_layout import newest_first, newest_of_source
 from matchday.store.mongo_ledger import LEDGER
 from matchday.store.mongo_link import Document, MongoLink
 
+_Ask: TypeAlias = Callable[[Document, list[Document]], list[Document]]
+"""(what they match, in which order and how many): asks for documents."""
+
 WINDOWS_S: Final = (10, 600, 3_600)
 """How far back is looked for a source. Each that holds too little costs half a millisecond."""
+
+
+class Place(NamedTuple):
+    """Where a document stands among others of its collection.
+
+    Attributes:
+        time: Its time.
+        identity: Its `_id`, as the server has it.
+    """
+
+    time: datetime
+    identity: Any
 
 
 class Newest:
@@ -43,11 +58,16 @@ class Newest:
         self._link = link
         self._clock = clock
 
-    def accounts(self, *, limit: int, source: str | None) -> list[Document]:
-        """Give the accounts last changed, newest first."""
-        query = {} if source is None else {"_id": {"$eq": source}}
+    def accounts(
+        self, *, limit: int, source: str | None, after: Place | None = None
+    ) -> list[Document]:
+        """Give the accounts last changed, newest first, from after a place on."""
+        query: Document = {} if source is None else {"_id": {"$eq": source}}
+        if after is not None:
+            same = {"updated_at": after.time, "_id": {"$gt": after.identity}}
+            query = {"$and": [query, {"$or": [{"updated_at": {"$lt": after.time}}, same]}]}
         found = self._link.database[LEDGER].find(query, {"folded": 0})
-        return list(found.sort("updated_at", DESCENDING).limit(limit))
+        return list(found.sort([("updated_at", DESCENDING), ("_id", ASCENDING)]).limit(limit))
 
     def documents(
         self, layout: Collection, *, limit: int, source: str | None, bytes_max: int | None
@@ -56,18 +76,67 @@ class Newest:
 
         Bytes above `bytes_max` are left out by the server; see `Query.newest`.
         """
+        # Time alone, without `_id`: only so can the server stop at the first buckets.
+        order: list[Document] = [{"$sort": {layout.time_field: DESCENDING}}, {"$limit": limit}]
+        ask = self._asker(layout, source=source, bytes_max=bytes_max)
+
+        def since(instant: datetime | None) -> list[Document]:
+            """Give the newest documents not older than an instant; None looks at all."""
+            return ask({} if instant is None else {layout.time_field: {"$gte": instant}}, order)
+
+        if source is None or not layout.is_time_series:
+            return since(None)
+        return self._in_windows(since, source, limit=limit)
+
+    def listed(
+        self,
+        layout: Collection,
+        *,
+        limit: int,
+        source: str | None,
+        bytes_max: int | None,
+        after: Place | None,
+    ) -> list[Document]:
+        """Give documents by event time and `_id`, both descending, from after a place on.
+
+        Those of one instant are sorted in a question of their own, and only where a page
+        begins or ends among them: sorting all by `_id` too would read every bucket.
+        """
+        ask = self._asker(layout, source=source, bytes_max=bytes_max)
+        time = layout.time_field
+
+        def at(instant: datetime, bound: Document, count: int) -> list[Document]:
+            """Give the first documents of one instant."""
+            return ask({time: instant, **bound}, [{"$sort": {"_id": -1}}, {"$limit": count}])
+
+        found: list[Document] = []
+        older: Document = {}
+        if after is not None:
+            below = {"$expr": {"$lt": ["$_id", {"$literal": after.identity}]}}
+            found = at(after.time, below, limit)
+            older = {time: {"$lt": after.time}}
+        lacking = limit - len(found)
+        if not lacking:
+            return found
+        rest = ask(older, [{"$sort": {time: DESCENDING}}, {"$limit": lacking}])
+        if len(rest) == lacking:
+            last = rest[-1][time]
+            rest = [one for one in rest if one[time] > last]
+            rest += at(last, {}, lacking - len(rest))
+        rest.sort(key=lambda one: (one[time], _rank(one["_id"])), reverse=True)
+        return found + rest
+
+    def _asker(self, layout: Collection, *, source: str | None, bytes_max: int | None) -> _Ask:
+        """Give how to ask for documents of a collection, or of a source in it."""
         # The planner would read every bucket of the last hour instead.
         hint = newest_first(layout) if source is None else newest_of_source(layout)
         query = {} if source is None else {layout.source_path: {"$eq": source}}
-        # Time alone, without `_id`: only so can the server stop at the first buckets.
-        stages: list[Document] = [{"$sort": {layout.time_field: DESCENDING}}, {"$limit": limit}]
+        last: list[Document] = []
         if bytes_max is not None and layout.bytes_fields:
-            stages.append({"$set": _without_long(layout, bytes_max)})
+            last.append({"$set": _without_long(layout, bytes_max)})
 
-        def ask(since: datetime | None) -> list[Document]:
-            """Give the newest documents not older than an instant; None looks at all."""
-            bound = {} if since is None else {layout.time_field: {"$gte": since}}
-            pipeline = [{"$match": {**query, **bound}}, *stages]
+        def ask(bound: Document, order: list[Document]) -> list[Document]:
+            pipeline = [{"$match": {**query, **bound}}, *order, *last]
             collection = self._link.database[layout.name]
             try:
                 return list(collection.aggregate(pipeline, hint=dict(hint)))
@@ -77,9 +146,7 @@ class Newest:
                 # Nobody prepared this database, or somebody dropped the index.
                 return list(collection.aggregate(pipeline))
 
-        if source is None or not layout.is_time_series:
-            return ask(None)
-        return self._in_windows(ask, source, limit=limit)
+        return ask
 
     def _in_windows(
         self, ask: Callable[[datetime | None], list[Document]], source: str, *, limit: int
@@ -127,3 +194,12 @@ def _without_long(layout: Collection, bytes_max: int) -> dict[str, Any]:
             "truncated": {"$cond": [is_long, True, "$truncated"]},
         }
     return fields
+
+
+def _rank(stored: Any) -> tuple[int, Any]:
+    """Order ids of one instant as the server does: numbers, texts, documents, then others."""
+    if isinstance(stored, int | float):
+        return 0, stored
+    if isinstance(stored, str):
+        return 1, stored
+    return (2, tuple(stored.values())) if isinstance(stored, dict) else (3, str(stored))

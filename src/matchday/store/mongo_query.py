@@ -8,22 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Final
 
+from bson import ObjectId, json_util
 from bson.errors import BSONError
 
 from matchday.clock import Clock, SystemClock
 from matchday.domain.account import Counts
+from matchday.domain.instants import ms_from_datetime
 from matchday.errors import RefusedError
-from matchday.ports import Folded, LinkState, Partition
-from matchday.store.documents import COLLECTIONS
+from matchday.ports import Folded, LinkState, Listed, Partition
+from matchday.store.cursors import bad_cursor, cursor_of, read_cursor
+from matchday.store.documents import COLLECTIONS, EPOCH, Collection
 from matchday.store.mongo_ledger import COUNTS, LEDGER
 from matchday.store.mongo_link import Document, MongoLink
-from matchday.store.mongo_newest import Newest
+from matchday.store.mongo_newest import Newest, Place
 from matchday.store.mongo_streams import INTERNAL, newest_streams
 
 REPLY_TIMEOUT_S: Final = 10.0
 COUNT_TIMEOUT_S: Final = 600.0
+_EXACT: Final = json_util.CANONICAL_JSON_OPTIONS
 
 
 class MongoQuery:
@@ -61,13 +66,7 @@ class MongoQuery:
 
         The account shows as the collection `ledger`, last changed first.
         """
-        layout = COLLECTIONS.get(collection)
-        if layout is None and collection != LEDGER:
-            raise RefusedError(
-                "no_collection",
-                f"reading collection {collection[:80]!r}: there is none; "
-                f"there are {', '.join(self.collections())}",
-            )
+        layout = self._layout_of(collection)
         if limit < 1:
             return []
         with self._reading(collection):
@@ -78,6 +77,39 @@ class MongoQuery:
         time_field = layout.time_field
         documents.sort(key=lambda one: (one[time_field], _rank(one["_id"])), reverse=True)
         return documents
+
+    def listed(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        source: str | None = None,
+        bytes_max: int | None = None,
+        after: str = "",
+    ) -> list[Listed]:
+        """Give documents page by page; see `Query.listed`."""
+        layout = self._layout_of(collection)
+        place = _place_of(after) if after else None
+        if limit < 1:
+            return []
+        with self._reading(collection):
+            if layout is None:
+                found = self._newest.accounts(limit=limit, source=source, after=place)
+            else:
+                found = self._newest.listed(
+                    layout, limit=limit, source=source, bytes_max=bytes_max, after=place
+                )
+        time_field = "updated_at" if layout is None else layout.time_field
+        return [
+            Listed(
+                cursor_of(
+                    ms_from_datetime(one[time_field]),
+                    json_util.dumps(one["_id"], json_options=_EXACT),
+                ),
+                _readable(one),
+            )
+            for one in found
+        ]
 
     def folded(self) -> Folded:
         """Give the stored account, each source's part of one moment."""
@@ -132,6 +164,17 @@ class MongoQuery:
         """Close the connection; safe to call twice."""
         self._link.close()
 
+    def _layout_of(self, collection: str) -> Collection | None:
+        """Give how a collection is laid out; None for the account."""
+        layout = COLLECTIONS.get(collection)
+        if layout is None and collection != LEDGER:
+            raise RefusedError(
+                "no_collection",
+                f"reading collection {collection[:80]!r}: there is none; "
+                f"there are {', '.join(self.collections())}",
+            )
+        return layout
+
     def _connect(self, reply_timeout_s: float) -> MongoLink:
         return MongoLink(
             self._url,
@@ -147,6 +190,18 @@ class MongoQuery:
                 yield
             except (BSONError, UnicodeEncodeError) as error:
                 raise RefusedError("bad_query", f"reading {what}: {error}") from error
+
+
+def _place_of(cursor: str) -> Place:
+    time_ms, text = read_cursor(cursor)
+    try:
+        identity = json_util.loads(text, json_options=_EXACT)
+        time = EPOCH + timedelta(milliseconds=time_ms)
+    except (ValueError, TypeError, KeyError, OverflowError, BSONError) as error:
+        raise bad_cursor(cursor) from error
+    if not isinstance(identity, int | str | dict | ObjectId):
+        raise bad_cursor(cursor)
+    return Place(time, identity)
 
 
 def _readable(document: dict[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,9 @@ export class LinkList {
 export class SourceTable {
   constructor() {
     this.body = byId("sources-body");
+    this.more = byId("sources-more");
+    this.moreCount = byId("sources-count");
+    this.moreLink = byId("sources-next");
     this.rows = new Map();
   }
 
@@ -51,6 +54,13 @@ export class SourceTable {
     byId("sources-table").hidden = sources.length === 0;
     byId("sources-empty").hidden = sources.length > 0;
     arrange(this.body, sources.map((source) => this.#row(source, nowMs)));
+  }
+
+  /** Say how many sources there are and where the next ones are, if these are not all. */
+  tellMore({ source_count: sourceCount, next }) {
+    this.more.hidden = next === null;
+    setText(this.moreCount, count(sourceCount));
+    setAttribute(this.moreLink, "href", `/api/v1/sources?after=${encodeURIComponent(next ?? "")}`);
   }
 
   #row(source, nowMs) {

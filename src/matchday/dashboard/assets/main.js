@@ -99,8 +99,11 @@ class Page {
     if (message.ledger) this.#takeLedger(message.ledger);
     if (message.ledger_error) this.ledger.fail(message.ledger_error);
     if (message.links) this.links.take(message.links);
-    if (message.sources) this.sourceStates = message.sources;
-    if (message.sources) this.sources.update(this.sourceStates, this.#now());
+    if (message.sources) {
+      this.sourceStates = message.sources.sources;
+      this.sources.update(this.sourceStates, this.#now());
+      this.sources.tellMore(message.sources);
+    }
     if (!this.isPaused) this.follow.update(this.#objects(performance.now()), this.#teams());
     this.#status();
   }
