@@ -392,6 +392,31 @@ def test_producers_spent_by_outages_leave_no_client_behind(
         gc.enable()
 
 
+def test_stream_that_is_closed_leaves_no_client_to_the_garbage_collector(broker: Kafka) -> None:
+    # That may run in the client's own thread, and the library then ends the process.
+    def clients() -> int:
+        return sum(issubclass(type(one), AdminClient) for one in gc.get_objects())
+
+    gc.collect()
+    before = clients()
+    gc.disable()
+    try:
+        stream = KafkaStream(broker.url, clock=SystemClock())
+        stream.prepare()
+        consumer = stream.consumer("group", [LEDGER], Notes())
+        reader = stream.reader((LEDGER,), Start.end())
+        assert clients() == before + 1
+        consumer.close()
+        reader.close()
+        stream.close()
+        wait_until(lambda: clients() == before, what="its client is gone", timeout_s=DEADLINE_S)
+        abandoned = KafkaStream(broker.url, clock=SystemClock())
+        del abandoned
+        assert clients() == before
+    finally:
+        gc.enable()
+
+
 def test_link_is_lost_and_restored_with_the_broker(broker: Kafka, stream: KafkaStream) -> None:
     up = stream.link()
     broker.kill()

@@ -211,6 +211,7 @@ class KafkaStream:
     def close(self) -> None:
         """Let go of the cluster; safe to call twice."""
         self._is_closed = True
+        self._cluster.let_go()
 
     # --- asking ----------------------------------------------------------------------------
 

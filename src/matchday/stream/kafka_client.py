@@ -75,20 +75,14 @@ class ClientLog:
 
 
 class _Questions:
-    """The client for questions, made anew where it has lost the cluster for good.
+    """Holds the client for questions, and nothing that leads back to who asks.
 
-    A broker that has just been started or woken may name no broker at all. librdkafka (2.10 to
-    2.16; its issue 5301) then drops all that it knew, and now and then does not go back to
-    where it began: that client never asks anybody anything again.
+    Else the garbage collector would let go of it, in whatever thread it happens to run: where
+    that is the client's own, which brings late answers, the library ends the process.
     """
 
-    def __init__(self, make: Callable[[], AdminClient]) -> None:
-        self._make = make
-        self.client = make()
-
-    def replace(self) -> None:
-        """Ask with another client from now on; what the old one was asked ends with it."""
-        self.client = self._make()
+    def __init__(self, client: AdminClient) -> None:
+        self.client: AdminClient | None = client
 
 
 @dataclass(frozen=True)
@@ -114,13 +108,20 @@ class Cluster:
     _questions: _Questions = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_questions", _Questions(self._make_admin))
+        object.__setattr__(self, "_questions", _Questions(self._make_admin()))
         object.__setattr__(self, "probe", LinkProbe(link=self.link, clock=self.clock))
 
     @property
     def admin(self) -> AdminClient:
         """Give the client that asks for everything but records; from any thread."""
-        return self._questions.client
+        client = self._questions.client
+        if client is None:
+            client = self._questions.client = self._make_admin()
+        return client
+
+    def let_go(self) -> None:
+        """Let go of the client for questions; the next question makes another."""
+        self._questions.client = None
 
     def _make_admin(self) -> AdminClient:
         settings = self.settings(self.link.hear)
@@ -276,7 +277,13 @@ class Cluster:
                 self._replace_admin()
 
     def _replace_admin(self) -> None:
-        self._questions.replace()
+        """Ask with another client from now on; what the old one was asked ends with it.
+
+        A broker that has just been started or woken may name no broker at all. librdkafka (2.10
+        to 2.16; its issue 5301) then drops all that it knew, and now and then does not go back
+        to where it began: that client never asks anybody anything again.
+        """
+        self._questions.client = self._make_admin()
         self.probe.forget()
 
     @property
