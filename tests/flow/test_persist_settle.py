@@ -178,7 +178,11 @@ def test_letters_of_an_account_that_is_not_settled_are_written_by_who_takes_over
             for begin in range(60, 120, 10):
                 rig.append(range(begin, begin + 10), rubbish=True)
             attempts = first.attempts
-            wait_until(lambda: first.attempts > attempts + 3, what="settling was tried again")
+            # While the first came back with a smaller share, the second may have had all of them.
+            wait_until(
+                lambda: first.attempts > attempts + 3 or rig.is_settled(120),
+                what="settling was tried again, or is not the first's any more",
+            )
             first.is_down = False
             wait_until(
                 lambda: rig.is_settled(120) and rig.letter_count() == 12, what="all is counted"
