@@ -19,7 +19,7 @@ from report import BASELINE, Figure, arguments, machine, progress, report, syste
 from warming import SECONDS, warm
 
 FRAMES_HZ = 25
-FRAMES_PER_S = "1000,1750,2500,3500,4400,5000"
+FRAMES_PER_S = "1000,2500,3500,4600,5200"
 EVENTS_PER_S = "3750,7500,11250,15000,18750"
 
 
