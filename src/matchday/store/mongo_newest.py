@@ -123,7 +123,7 @@ class Newest:
             last = rest[-1][time]
             rest = [one for one in rest if one[time] > last]
             rest += at(last, {}, lacking - len(rest))
-        rest.sort(key=lambda one: (one[time], _rank(one["_id"])), reverse=True)
+        rest.sort(key=lambda one: (one[time], rank(one["_id"])), reverse=True)
         return found + rest
 
     def _asker(self, layout: Collection, *, source: str | None, bytes_max: int | None) -> _Ask:
@@ -136,6 +136,7 @@ class Newest:
             last.append({"$set": _without_long(layout, bytes_max)})
 
         def ask(bound: Document, order: list[Document]) -> list[Document]:
+            """Give the documents that match, in this order; errors are the server's own."""
             pipeline = [{"$match": {**query, **bound}}, *order, *last]
             collection = self._link.database[layout.name]
             try:
@@ -196,10 +197,13 @@ def _without_long(layout: Collection, bytes_max: int) -> dict[str, Any]:
     return fields
 
 
-def _rank(stored: Any) -> tuple[int, Any]:
+def rank(stored: Any) -> tuple[int, Any]:
     """Order ids of one instant as the server does: numbers, texts, documents, then others."""
     if isinstance(stored, int | float):
         return 0, stored
     if isinstance(stored, str):
         return 1, stored
-    return (2, tuple(stored.values())) if isinstance(stored, dict) else (3, str(stored))
+    if isinstance(stored, dict) and all(isinstance(one, int) for one in stored.values()):
+        return 2, tuple(stored.values())
+    # Of another program; whatever it is can be compared with its like.
+    return 3, str(stored)

@@ -23,7 +23,7 @@ from matchday.store.cursors import bad_cursor, cursor_of, read_cursor
 from matchday.store.documents import COLLECTIONS, EPOCH, Collection
 from matchday.store.mongo_ledger import COUNTS, LEDGER
 from matchday.store.mongo_link import Document, MongoLink
-from matchday.store.mongo_newest import Newest, Place
+from matchday.store.mongo_newest import Newest, Place, rank
 from matchday.store.mongo_streams import INTERNAL, newest_streams
 
 REPLY_TIMEOUT_S: Final = 10.0
@@ -75,7 +75,7 @@ class MongoQuery:
             found = self._newest.documents(layout, limit=limit, source=source, bytes_max=bytes_max)
         documents = [_readable(document) for document in found]
         time_field = layout.time_field
-        documents.sort(key=lambda one: (one[time_field], _rank(one["_id"])), reverse=True)
+        documents.sort(key=lambda one: (one[time_field], rank(one["_id"])), reverse=True)
         return documents
 
     def listed(
@@ -210,9 +210,3 @@ def _readable(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(stored, dict):
         document["_id"] = stored["record"]
     return document
-
-
-def _rank(stored: Any) -> tuple[bool, Any]:
-    """Order ids of equal time: coordinates after the text ids of other topics."""
-    is_number = isinstance(stored, int)
-    return is_number, stored if is_number else str(stored)
