@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest_following import follows
 from matchday.clock import ManualClock
 from matchday.domain.account import Counts, LedgerRecord, decode_ledger, encode_ledger
 from matchday.domain.instants import iso_from_ms
@@ -148,7 +149,7 @@ def test_of_many_silent_sources_only_those_heard_are_written_again():
     whole = [swept(by, 0.0) for _ in range(5)]
     assert [len(one.last_seq) if one else 0 for one in whole] == [5000, 5000, 5000, 5000, 0]
     known.observe_number("s17", QUANTITY, 2, 2)
-    assert known.follows("s18", QUANTITY, 2, 2)
+    assert follows(known, "s18", QUANTITY, 2, 2)
     short = swept(by, SWEEP_EVERY_S)
     assert short is not None
     assert short.last_seq == {"s17": {QUANTITY: (2, 2)}, "s18": {QUANTITY: (2, 2)}}

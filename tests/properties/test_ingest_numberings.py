@@ -8,6 +8,7 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest_following import follows
 from matchday.ingest.identity import Identities
 from matchday.ingest.numbering import Verdict
 
@@ -27,7 +28,7 @@ def known() -> Identities:
 def is_accepted(by: Identities, said: Said) -> tuple[bool, int]:
     """Take a reading in as a tick does; gives whether it is new, and the change in missing."""
     source, quantity, seq, t_ms = said
-    if by.follows(source, quantity, seq, t_ms):
+    if follows(by, source, quantity, seq, t_ms):
         return True, 0
     outcome = by.observe_number(source, quantity, seq, t_ms)
     return outcome.verdict is not Verdict.DUPLICATE, outcome.missing

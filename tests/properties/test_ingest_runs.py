@@ -17,6 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ingest_following import follows
 from matchday.ingest import identity
 from matchday.ingest.identity import GAP_FILL_MAX, Identities
 from matchday.ingest.numbering import Verdict
@@ -57,7 +58,7 @@ class Ingest:
 
     def take(self, said: Said) -> None:
         self.now_ms += 1
-        if self.known.follows("s", "q", *said):
+        if follows(self.known, "s", "q", *said):
             verdict, missing, place = Verdict.NEW, 0, 0
         else:
             verdict, missing, place, _ = self.known.observe_number("s", "q", *said)

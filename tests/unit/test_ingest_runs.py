@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from ingest_following import follows
 from matchday.ingest.identity import GAP_FILL_MAX, Identities
 from matchday.ingest.numbering import Verdict
 from matchday.ingest.runs import QUIET_TURNS_MAX, RUNS_MAX
@@ -109,9 +110,9 @@ def test_reading_of_a_run_before_is_known_when_its_number_is_the_next_of_the_new
         see(known, seq, seq)
     for seq in range(5):
         see(known, seq, 100 + seq)
-    assert not known.follows("s", "q", 5, T0_MS + 5)
+    assert not follows(known, "s", "q", 5, T0_MS + 5)
     assert see(known, 5, 5) == (Verdict.DUPLICATE, 0)
-    assert known.follows("s", "q", 5, T0_MS + 105)
+    assert follows(known, "s", "q", 5, T0_MS + 105)
 
 
 def test_every_run_of_a_sensor_that_keeps_beginning_anew_is_known():
@@ -145,7 +146,7 @@ def test_number_from_before_the_window_is_known_when_it_would_go_on_a_new_run():
     assert see(known, 5, 5) == (Verdict.NEW, 0)
     for seq in range(5):
         see(known, seq, 2000 + seq)
-    assert not known.follows("s", "q", 5, T0_MS + 5)
+    assert not follows(known, "s", "q", 5, T0_MS + 5)
     assert see(known, 5, 5) == (Verdict.DUPLICATE, 0)
     assert see(known, 5, 2005) == (Verdict.NEW, 0)
 
@@ -157,7 +158,7 @@ def test_run_that_is_over_is_forgotten_after_two_windows():
     for turn in range(4):
         see(known, turn, 100 + turn)
         known.turn(T0_MS + (turn + 1) * WINDOW_MS)
-    assert known.follows("s", "q", 4, T0_MS + 104)
+    assert follows(known, "s", "q", 4, T0_MS + 104)
     assert see(known, 1005, 105) == (Verdict.NEW, 1000)
 
 

@@ -205,24 +205,13 @@ class Identities:
         if self._holes + self._older_holes > HOLES_MAX:
             self._gap_fill_max = GAP_FILL_SHORT
 
-    def follows(self, source: str, numbering: str, seq: int, t_ms: int) -> bool:
-        """Take in a reading if it is the very next of a known numbering; tell whether it was.
-
-        Otherwise nothing has changed: `observe_number` then says what the reading is. This is
-        its commonest answer, "new" and nothing missing, at a third of the cost.
-        """
-        known = self._find(source, numbering)
-        if known is None or not known.append_next(seq, t_ms):
-            return False
-        self.took(1)
-        return True
-
     @property
     def windows(self) -> Mapping[str, Mapping[str, Numbering | Runs]]:
-        """Give what is known, by numbering and source: for a batch, `follows` without its calls.
+        """Give what is known, by numbering and source, for a batch: without a call each.
 
-        Ask `append_next` of what is found there, and in the end say with `took` how often it
-        took the reading in.
+        What is found there takes a reading in by `append_next` if it is the very next; say in
+        the end with `took` how often. Where it does not, nothing has changed, and
+        `observe_number` says what the reading is.
         """
         return self._numberings
 
