@@ -7,14 +7,10 @@ the protocol to find answers about the cluster and the list of brokers in them.
 
 from __future__ import annotations
 
-import socket
 import struct
-import threading
-from contextlib import suppress
 from typing import Final
 
-from servers.lone_broker import Endpoint, frame
-from servers.process import LOOPBACK
+from servers.answer_proxy import AnswerProxy
 
 METADATA: Final = 3
 FLEXIBLE_VERSION: Final = 9
@@ -27,7 +23,7 @@ NO_BROKERS: Final = b"\1"
 NO_CONTROLLER: Final = struct.pack(">i", -1)
 
 
-class HidingProxy(Endpoint):
+class HidingProxy(AnswerProxy):
     """Passes connections on to `target_port`.
 
     Attributes:
@@ -36,43 +32,20 @@ class HidingProxy(Endpoint):
     """
 
     def __init__(self, target_port: int) -> None:
-        super().__init__(self._serve, name="hiding-proxy")
+        super().__init__(target_port, question=METADATA, name="hiding-proxy")
         self.is_hiding = False
         self.hidden_count = 0
-        self._clients: set[socket.socket] = set()
-        self._target_port = target_port
 
-    def cut(self) -> None:
-        """End every connection; new ones are taken."""
-        for client in list(self._clients):
-            with suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
+    def check(self, version: int) -> None:
+        """Refuse questions whose answers have fixed lengths."""
+        assert version >= FLEXIBLE_VERSION, version
 
-    def _serve(self, client: socket.socket) -> None:
-        with socket.create_connection((LOOPBACK, self._target_port)) as server:
-            asked: set[int] = set()
-            answers = threading.Thread(target=self._answer, args=(server, client, asked))
-            answers.start()
-            self._clients.add(client)
-            _ask(client, server, asked)
-            self._clients.discard(client)
-            with suppress(OSError):
-                server.shutdown(socket.SHUT_RDWR)
-            answers.join()
-
-    def _answer(self, server: socket.socket, client: socket.socket, asked: set[int]) -> None:
-        """Pass answers on; `asked` holds the numbers of questions about the cluster."""
-        with suppress(OSError):
-            while answer := frame(server):
-                (number,) = struct.unpack_from(">i", answer)
-                if number in asked:
-                    asked.discard(number)
-                    if self.is_hiding:
-                        answer = without_brokers(answer)
-                        self.hidden_count += 1
-                client.sendall(struct.pack(">i", len(answer)) + answer)
-        with suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
+    def changed(self, answer: bytes) -> bytes:
+        """Take the brokers out while hiding."""
+        if not self.is_hiding:
+            return answer
+        self.hidden_count += 1
+        return without_brokers(answer)
 
 
 def without_brokers(answer: bytes) -> bytes:
@@ -87,16 +60,6 @@ def without_brokers(answer: bytes) -> bytes:
     after_name = _after_text(answer, at)
     name = answer[at:after_name]
     return answer[:HEADER_BYTES] + NO_BROKERS + name + NO_CONTROLLER + answer[after_name + 4 :]
-
-
-def _ask(client: socket.socket, server: socket.socket, asked: set[int]) -> None:
-    with suppress(OSError):
-        while request := frame(client):
-            key, version, number = struct.unpack_from(">hhi", request)
-            if key == METADATA:
-                assert version >= FLEXIBLE_VERSION, version
-                asked.add(number)
-            server.sendall(struct.pack(">i", len(request)) + request)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

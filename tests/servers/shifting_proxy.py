@@ -6,14 +6,10 @@ turns the bit that a test wants. Knows just enough of the protocol to find batch
 
 from __future__ import annotations
 
-import socket
 import struct
-import threading
-from contextlib import suppress
 from typing import Final
 
-from servers.lone_broker import Endpoint, frame
-from servers.process import LOOPBACK
+from servers.answer_proxy import AnswerProxy
 
 FETCH: Final = 1
 MAGIC: Final = 2
@@ -25,7 +21,7 @@ _LENGTH_FROM: Final = 12
 """A batch's length counts what follows it."""
 
 
-class ShiftingProxy(Endpoint):
+class ShiftingProxy(AnswerProxy):
     """Passes connections on to `target_port`.
 
     Attributes:
@@ -34,39 +30,12 @@ class ShiftingProxy(Endpoint):
     """
 
     def __init__(self, target_port: int) -> None:
-        super().__init__(self._serve, name="shifting-proxy")
+        super().__init__(target_port, question=FETCH, name="shifting-proxy")
         self.shifts: dict[int, int] = {}
         self.passed: list[int] = []
-        self._target_port = target_port
 
-    def _serve(self, client: socket.socket) -> None:
-        with socket.create_connection((LOOPBACK, self._target_port)) as server:
-            asked: set[int] = set()
-            answers = threading.Thread(target=self._answer, args=(server, client, asked))
-            answers.start()
-            with suppress(OSError):
-                while request := frame(client):
-                    key, _, number = struct.unpack_from(">hhi", request)
-                    if key == FETCH:
-                        asked.add(number)
-                    server.sendall(struct.pack(">i", len(request)) + request)
-            with suppress(OSError):
-                server.shutdown(socket.SHUT_RDWR)
-            answers.join()
-
-    def _answer(self, server: socket.socket, client: socket.socket, asked: set[int]) -> None:
-        """Pass answers on; `asked` holds the numbers of questions for records."""
-        with suppress(OSError):
-            while answer := frame(server):
-                (number,) = struct.unpack_from(">i", answer)
-                if number in asked:
-                    asked.discard(number)
-                    answer = self._shifted(answer)
-                client.sendall(struct.pack(">i", len(answer)) + answer)
-        with suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
-
-    def _shifted(self, answer: bytes) -> bytes:
+    def changed(self, answer: bytes) -> bytes:
+        """Move the offsets of batches that `shifts` names."""
         found = bytearray(answer)
         for at, first in batches(answer):
             self.passed.append(first)
