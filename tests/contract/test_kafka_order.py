@@ -28,6 +28,10 @@ COMMITS = 30
 RECORDS = 10
 PER_COMMIT = RECORDS + 1
 """The records and the marker behind them."""
+HOLE = 101
+"""Offsets of an aborted transaction: its records and its marker."""
+READERS = 40
+"""So many that what happens once in ten times is seen."""
 DEADLINE_S = 60.0
 
 FAR = 2**28
@@ -181,6 +185,17 @@ def read_to_end(reader: Reader, count: int, name: str) -> list[tuple[int, int]]:
     return given
 
 
+def leave_hole(stream: KafkaStream) -> None:
+    """Abort a transaction whose records are in the log."""
+    with suppress(Exception), closing(stream.producer("owner")) as producer:
+        client = producer._client
+        client.begin_transaction()
+        for _ in range(HOLE - 1):
+            client.produce(stream._cluster.name_of(Topic.LEDGER), value=b"0", key=b"k")
+        client.flush(10)
+        client.abort_transaction(10)
+
+
 def test_live_member_whose_newest_batch_has_moved_goes_on_from_where_it_was(ground):
     direct, behind, held = ground.fill()
     with closing(Member(behind)) as member:
@@ -208,14 +223,8 @@ def test_holes_that_aborted_transactions_left_are_read_once_more_and_no_oftener(
     direct, behind, held = ground.fill()
     holes = 5
     for number in range(holes):
-        with suppress(Exception), closing(direct.producer("owner")) as producer:
-            client = producer._client
-            client.begin_transaction()
-            for _ in range(100):
-                client.produce(behind._cluster.name_of(Topic.LEDGER), value=b"0", key=b"k")
-            client.flush(10)
-            client.abort_transaction(10)
-        first = held[-1][0] + 2 + 101
+        leave_hole(direct)
+        first = held[-1][0] + 2 + HOLE
         new = append(direct, COMMITS + number, 1)
         held += [(first + at, value) for at, (_, value) in enumerate(new)]
     ground.proxy.passed.clear()
@@ -224,3 +233,18 @@ def test_holes_that_aborted_transactions_left_are_read_once_more_and_no_oftener(
         assert not member.lost_count
     newest = max(ground.proxy.passed)
     assert ground.proxy.passed.count(newest) <= holes + 2
+
+
+def test_reader_is_at_the_end_only_when_it_has_given_what_it_read_again(ground):
+    direct, _, held = ground.fill()
+    leave_hole(direct)
+    end = held[-1][0] + 2 + HOLE
+    held += [(end + at, value) for at, (_, value) in enumerate(append(direct, COMMITS, 1))]
+    for _ in range(READERS):
+        with closing(direct.reader([Topic.LEDGER], Start.beginning())) as reader:
+            given: list[int] = []
+            # The hole is met within `is_at_end`, which asks in the same moment where it is.
+            while not reader.is_at_end(is_strict=True):
+                records = reader.poll(timeout_s=DEADLINE_S, records_max=COMMITS * RECORDS)
+                given += [one.offset for one in records]
+            assert given == [offset for offset, _ in held]

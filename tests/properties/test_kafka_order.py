@@ -8,6 +8,7 @@ chance: what was hit is not hit again. Each mutant must be found out.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -207,6 +208,15 @@ class ReadsOn(Order):
         return taken, again
 
 
+class IsWhereTheClientIs(Order):
+    """Says that it has reached what it has read again, too."""
+
+    def check(self, runs, positions):
+        taken, again = super().check(runs, positions)
+        self.reached.update((one, max(at, self.reached[one])) for one, at in positions.items())
+        return taken, again
+
+
 MUTANTS = {
     TakesAll: "one owner, moved by more than a batch",
     TakesTheFirstPart: "one owner, whole answers, moved by anything",
@@ -216,6 +226,7 @@ MUTANTS = {
     CountsOnly: "one owner, whole answers, moved by anything",
     BelievesWhatGoesUp: "one owner, moved by more than a batch",
     ReadsOn: "one owner, moved by more than a batch",
+    IsWhereTheClientIs: "several owners and holes, no damage",
 }
 
 
@@ -255,12 +266,15 @@ class World:
         run = client.give(1000 if is_whole else script.pick(range(1, 8)))
         runs = {PLACE: run} if run else {}
         taken, again = self.order.check(runs, {PLACE: client.position})
-        if again:
-            client.assign(self.order.received[PLACE])
         self.given += [(one.offset, int(one.value)) for one in taken]
         begin = self.held[: len(self.given)]
         demand([value for _, value in self.given] == begin, "one is lost, twice or out of order")
         demand([offset for offset, _ in self.given] == begin, "one has a wrong offset")
+        passed = bisect_left(self.held, self.order.reached[PLACE])
+        demand(passed <= len(self.given), "it says that it is where it is not")
+        if again:
+            self.order.begin(self.order.received)
+            client.assign(self.order.received[PLACE])
 
 
 @pytest.mark.parametrize("name", CASES)

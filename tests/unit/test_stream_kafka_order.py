@@ -111,6 +111,14 @@ def test_hole_behind_the_last_record_costs_one_more_reading_whichever_side_shows
     assert take(order, 30, 31, position=33) == [30, 31]
 
 
+def test_place_that_is_reached_is_behind_what_was_taken_and_its_markers():
+    order = begun(ONE, TWO, at=5)
+    assert order.reached == {ONE: 5, TWO: 5}
+    taken, again = order.check({ONE: at(5, 6), TWO: at(5, 900, place=TWO)}, {ONE: 8, TWO: 902})
+    assert (offsets_of(taken), again) == ([5, 6], [TWO])
+    assert order.reached == {ONE: 8, TWO: 5}
+
+
 def test_position_that_leapt_without_a_record_is_doubted_too():
     order = begun(ONE, at=10)
     assert take(order, position=11) == []

@@ -35,6 +35,7 @@ from matchday.stream.kafka_records import (
     fetch,
     following,
     positions,
+    read_from,
 )
 
 _EXPIRED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
@@ -88,7 +89,7 @@ class KafkaConsumer:
     def poll(self, *, timeout_s: float, records_max: int) -> list[StreamRecord]:
         """Wait for records; see the port."""
         self._check_open()
-        if self._commits.is_stuck or self._pulse.is_lost():
+        if self._is_adrift or self._commits.is_stuck or self._pulse.is_lost():
             self._replace()
         self._follow_pause()
         is_take_over_due = bool(self._waiting)
@@ -183,7 +184,7 @@ class KafkaConsumer:
             raise UnavailableError(f"asking for ends: a commit of {self._group} is not answered")
         found = self._cluster.ends(self._next) if self._next else {}
         kept = following(self._kept)
-        reached = positions(self._client, {one: self._cluster.place(one) for one in self._next})
+        reached = self._order.reached
         for partition, given in self._next.items():
             end = found[partition]
             if end < given or (reached[partition] >= end and partition not in kept):
@@ -213,6 +214,8 @@ class KafkaConsumer:
         self._client = Client(self._settings)
         self._commits = BoundedCommits(self._client)
         self._pulse = Pulse(self._cluster, self._client)
+        self._is_adrift = False
+        """The client does not let go of where it read."""
         self._client.subscribe(
             list(self._topics),
             on_assign=self._on_assign,
@@ -293,7 +296,7 @@ class KafkaConsumer:
         taken, again = self._order.check(runs, reached)
         self._kept += taken
         if again:
-            self._restart({})
+            self._assign(self._client, self._order.received)
 
     def _heard(self, error: KafkaError) -> None:
         if error.fatal():
@@ -339,14 +342,10 @@ class KafkaConsumer:
         start = max(first, wanted)
         # What came from there and was not given out comes again, or has expired.
         self._kept = [one for one in self._kept if (one.topic, one.partition) != partition]
-        self._restart({partition: start})
+        self._assign(self._client, {**self._order.received, partition: start})
         if start > wanted:
             self._next[partition] = start
             self._assignee.expired(partition, wanted, start)
-
-    def _restart(self, starts: Mapping[Partition, int]) -> None:
-        """Read on from these offsets, elsewhere from where it is; an error forbids to seek."""
-        self._assign(self._client, {**self._order.received, **starts})
 
     def _begin_anew(self, error: KafkaError) -> None:
         """Replace a client that can never go on, as if thrown out of the group."""
@@ -369,10 +368,10 @@ class KafkaConsumer:
     # --- leaves ----------------------------------------------------------------------------
 
     def _assign(self, client: Client, starts: Mapping[Partition, int]) -> None:
-        """Let the client read from these offsets; `poll` pauses it again where that is wanted."""
+        """Let the client read from these offsets; an error forbids to seek. `poll` pauses again."""
         self._order.begin(starts)
         places = [self._cluster.place(*one) for one in starts.items()]
-        client.assign(places)
+        self._is_adrift = not read_from(client, places, clock=self._cluster.clock)
         # What was paused before stays so over an assignment: nothing would come ever again.
         client.resume(places)
         self._are_partitions_paused = False

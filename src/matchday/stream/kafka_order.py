@@ -34,10 +34,12 @@ class Order:
 
     Attributes:
         received: Per partition expected, the offset after the last record taken.
+        reached: The same, and after the markers behind that record.
     """
 
     def __init__(self) -> None:
         self.received: dict[Partition, int] = {}
+        self.reached: dict[Partition, int] = {}
         self._ordinary = STEP
         """The longest ordinary step so far, in all partitions: they have the same owners."""
         self._seen: dict[Partition, set[tuple[int, int]]] = {}
@@ -46,6 +48,7 @@ class Order:
     def begin(self, starts: Mapping[Partition, int]) -> None:
         """Expect these partitions from these offsets on, and no others."""
         self.received = dict(starts)
+        self.reached = dict(starts)
 
     def check(
         self, runs: Mapping[Partition, Sequence[StreamRecord]], positions: Mapping[Partition, int]
@@ -57,8 +60,8 @@ class Order:
 
         Args:
             runs: The records by partition, in the order in which the client gave them.
-            positions: The offsets behind what the client gave, negative where it gave nothing
-                yet; of all partitions in `runs` at least.
+            positions: The offsets behind what the client gave since `begin`, negative where it
+                gave nothing yet; of all partitions in `runs` at least.
 
         Returns:
             The records taken; and the partitions to read again from `received`.
@@ -72,9 +75,11 @@ class Order:
             offsets = [record.offset for record in run]
             if not self._can_be(partition, offsets, position):
                 again.append(partition)
-            elif run:
+                continue
+            if run:
                 taken += run
                 self.received[partition] = offsets[-1] + 1
+            self.reached[partition] = max(self.received[partition], position)
         return taken, again
 
     def _can_be(self, partition: Partition, offsets: Sequence[int], position: int) -> bool:

@@ -20,7 +20,7 @@ from matchday.stream.kafka_errors import said
 from matchday.stream.kafka_membership import reading_settings
 from matchday.stream.kafka_order import Order
 from matchday.stream.kafka_pulse import Pulse
-from matchday.stream.kafka_records import convert, fetch, positions
+from matchday.stream.kafka_records import convert, fetch, positions, read_from
 
 # How many records `is_at_end` may take from the client to see whether there are any.
 LOOK_AHEAD_RECORDS: Final = 1_000
@@ -79,8 +79,7 @@ class KafkaReader:
     def offsets(self) -> Mapping[Partition, int]:
         """Give the offset of the next record to look for, per partition; see the port."""
         self._check_open()
-        found = dict(self._starts)
-        found.update((one, offset) for one, offset in self._positions().items() if offset >= 0)
+        found = dict(self._order.reached)
         for record in reversed(self._kept):
             found[Partition(record.topic, record.partition)] = record.offset
         return found
@@ -103,9 +102,6 @@ class KafkaReader:
             }
         )
         self._pulse = Pulse(self._cluster, self._client)
-        self._assign()
-
-    def _assign(self) -> None:
         self._order.begin(self._starts)
         self._client.assign([self._cluster.place(*one) for one in self._starts.items()])
 
@@ -116,23 +112,27 @@ class KafkaReader:
         let_go(self._client)
         self._open()
 
+    def _read_again(self) -> None:
+        """Read on from what was received last."""
+        self._order.begin(self._order.received)
+        starts = [self._cluster.place(*one) for one in self._order.received.items()]
+        if not read_from(self._client, starts, clock=self._cluster.clock):
+            self._replace()
+
     def _take(self, *, timeout_s: float, count_max: int) -> None:
         messages = fetch(self._client, timeout_s=timeout_s, count_max=count_max)
         runs, reports = convert(messages, self._topics)
         # Of all, as `is_at_end` believes them.
-        taken, again = self._order.check(runs, self._positions())
+        places = {one: self._cluster.place(one) for one in self._starts}
+        taken, again = self._order.check(runs, positions(self._client, places))
         self._kept += taken
         if again:
-            self._starts = dict(self._order.received)
-            self._assign()
+            self._read_again()
         for error, _ in reports:
             self._trouble = self._cluster.heard(error) or said(error)
         if runs:
             self._cluster.link.is_answering()
             self._pulse.beat()
-
-    def _positions(self) -> dict[Partition, int]:
-        return positions(self._client, {one: self._cluster.place(one) for one in self._starts})
 
     def _resolve(self, partitions: Sequence[Partition], start: Start) -> dict[Partition, int]:
         """Give the offset to begin at for each partition."""

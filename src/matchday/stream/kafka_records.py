@@ -1,17 +1,19 @@
 """Records on their way between matchday's values and the Kafka client's.
 
 Owns what is asked of the client that reads, the conversion of its answers, and how large a
-record counts. Pure but for `fetch`, `positions` and `committed`. Does not know who is asking,
-transactions or topics' settings.
+record counts. Pure but for `fetch`, `read_from`, `positions` and `committed`. Does not know who
+is asking, transactions or topics' settings.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from matchday.clock import Clock
 from matchday.domain.topics import Topic
 from matchday.ports import Bookmark, Partition, Record, StreamRecord
 
@@ -22,6 +24,10 @@ BOOKMARK_BYTES_MAX: Final = 4_000
 # What a broker adds to key, value and headers of a record: the frame of the batch (61 B),
 # lengths, and up to ten bytes for each header. Topics take so much more than the plan says.
 OVERHEAD_BYTES: Final = 4_096
+
+# Until a client has let go of where it was it takes some milliseconds, and between two looks.
+LET_GO_S_MAX: Final = 5.0
+LET_GO_PAUSE_S: Final = 0.001
 
 
 def fetch(consumer: Consumer, *, timeout_s: float, count_max: int) -> list[Message]:
@@ -38,6 +44,24 @@ def fetch(consumer: Consumer, *, timeout_s: float, count_max: int) -> list[Messa
     if found and count_max > 1:
         found += consumer.consume(count_max - 1, 0)
     return found
+
+
+def read_from(consumer: Consumer, starts: Sequence[TopicPartition], *, clock: Clock) -> bool:
+    """Let `consumer` read from these offsets; tell whether it does.
+
+    A client that reads a partition and is told to read it from elsewhere says the old position
+    for some milliseconds (librdkafka 2.16). What lies between would be taken as read. So it
+    reads nothing first, until it has no position there.
+    """
+    consumer.assign([])
+    deadline_s = clock.monotonic_s() + LET_GO_S_MAX
+    never = threading.Event()
+    while any(place.offset >= 0 for place in consumer.position(list(starts))):
+        if clock.monotonic_s() >= deadline_s:
+            return False
+        clock.wait(never, LET_GO_PAUSE_S)
+    consumer.assign(list(starts))
+    return True
 
 
 def positions(
