@@ -346,8 +346,9 @@ def test_silence_beyond_one_and_a_half_keep_alives_ends_the_connection(open_feed
 
 def test_connection_that_never_greets_is_closed(open_feed: Open) -> None:
     clock = ManualClock()
-    with RawClient(open_feed(clock, greeting_s=10)) as client, RawClient(open_feed(clock)) as other:
-        other.greet(keep_alive_s=0)
+    feed = open_feed(clock, greeting_s=10)
+    with RawClient(feed) as client, RawClient(feed) as other:
+        other.greet(keep_alive_s=0)  # who came before it is there as well then
         clock.advance(11)
         assert client.packet() is None
         other.send(PINGREQ)
