@@ -57,7 +57,7 @@ from warming import SECONDS, warm
 
 from matchday.config import load
 from servers.mosquitto import Mosquitto
-from servers.process import free_port
+from servers.ports import free_port
 
 SOURCES = 100
 SETTLE_S = 3.0

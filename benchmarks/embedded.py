@@ -37,7 +37,8 @@ from report import (
     systems,
 )
 
-from servers.process import free_port, wait_until
+from servers.ports import free_port
+from servers.process import wait_until
 
 RESTS_PER_S = (0, 1)
 RATES_PER_S = (5_000, 10_000, 15_000, 20_000, 25_000, 30_000)

@@ -15,7 +15,8 @@ from typing import Final
 
 from peers.install import find_connect_jars
 from servers.install import find_java
-from servers.process import ServerProcess, free_port
+from servers.ports import free_port
+from servers.process import ServerProcess
 
 HEAP_MB: Final = 512
 SINK: Final = "sensors-sink"

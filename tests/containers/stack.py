@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from containers.commands import CLOCK, COMMAND_S, docker, run, until
-from servers.process import free_port
+from servers.ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PORT_NAMES: Final = (

@@ -23,7 +23,8 @@ from matchday.mqtt.endpoint import EndpointFeed
 from matchday.mqtt.session import BrokerFeed
 from matchday.mqtt.settings import BrokerSettings, EndpointSettings
 from matchday.ports import Deliveries
-from servers.process import free_port, wait_until
+from servers.ports import free_port
+from servers.process import wait_until
 
 if TYPE_CHECKING:
     from servers.mosquitto import Mosquitto

@@ -20,7 +20,8 @@ from matchday.stream.kafka import KafkaStream
 from matchday.stream.kafka_consumer import KafkaConsumer
 from matchday.stream.kafka_reader import KafkaReader
 from servers.hiding_proxy import HidingProxy
-from servers.process import LOOPBACK, free_ports, wait_until
+from servers.ports import LOOPBACK, free_ports
+from servers.process import wait_until
 from servers.proxy import Proxy
 
 CLOCK = SystemClock()

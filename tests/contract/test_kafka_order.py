@@ -17,7 +17,8 @@ from matchday.domain.topics import Topic
 from matchday.errors import UnavailableError
 from matchday.ports import Bookmark, Partition, Reader, Record, Start
 from matchday.stream.kafka import KafkaStream
-from servers.process import LOOPBACK, free_ports, wait_until
+from servers.ports import LOOPBACK, free_ports
+from servers.process import wait_until
 from servers.shifting_proxy import ShiftingProxy
 
 pytestmark = pytest.mark.timeout(300)

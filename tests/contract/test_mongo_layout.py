@@ -21,7 +21,8 @@ from matchday.ports import Partition, PartitionWrite, Row
 from matchday.store.documents import COLLECTIONS, Shape
 from matchday.store.mongo import MongoQuery, MongoStore
 from servers import install
-from servers.process import LOOPBACK, ServerProcess, accepts, free_port
+from servers.ports import LOOPBACK, free_port
+from servers.process import ServerProcess, accepts
 
 if TYPE_CHECKING:
     from servers.mongo import Mongo

@@ -24,7 +24,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from matchday.services import secrets
 from matchday.services.secret_files import Addresses, mosquitto_hash
-from servers.process import LOOPBACK, wait_until
+from servers.ports import LOOPBACK
+from servers.process import wait_until
 
 if TYPE_CHECKING:
     from servers.mosquitto import Mosquitto

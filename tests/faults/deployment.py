@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from faults.books import Books, EmbeddedBooks, ServerBooks
 from faults.verdict import LATENESS_MS, WINDOW_MS
-from servers.process import Server, free_port, wait_until
+from servers.ports import free_port
+from servers.process import Server, wait_until
 from servers.services import MatchdayService
 
 if TYPE_CHECKING:

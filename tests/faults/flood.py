@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from matchday.clock import SystemClock
-from servers.process import LOOPBACK
+from servers.ports import LOOPBACK
 
 _CLOCK: Final = SystemClock()
 TICK_S: Final = 0.01

@@ -21,7 +21,8 @@ from faults.campaign import SEED
 from faults.deployment import BROKER_BOUNDS, QUICK, ROLES, Deployment
 from servers.keys import Keys
 from servers.mongo import Mongo
-from servers.process import LOOPBACK, free_port, free_ports, wait_until
+from servers.ports import LOOPBACK, free_port, free_ports
+from servers.process import wait_until
 from servers.proxy import Proxy
 from servers.services import MatchdayService
 

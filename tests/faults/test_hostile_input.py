@@ -17,7 +17,8 @@ from faults.deployment import Deployment, embedded
 from faults.flood import Flood, publish
 from matchday.clock import SystemClock
 from servers.load import Load
-from servers.process import LOOPBACK, wait_until
+from servers.ports import LOOPBACK
+from servers.process import wait_until
 from servers.services import ask
 from system.deployments import mqtt_client
 

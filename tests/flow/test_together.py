@@ -17,7 +17,8 @@ from matchday.errors import UnavailableError
 from matchday.services.broker_check import check_broker
 from matchday.services.demo import build_demo
 from matchday.services.together import build_together
-from servers.process import free_port, wait_until
+from servers.ports import free_port
+from servers.process import wait_until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 
 from servers.lone_broker import Endpoint, frame
-from servers.process import LOOPBACK
+from servers.ports import LOOPBACK
 
 
 class AnswerProxy(Endpoint):

@@ -20,7 +20,8 @@ from confluent_kafka.admin import AdminClient
 
 from matchday.errors import ConfigError, UnavailableError
 from servers import install
-from servers.process import LOOPBACK, Server, ServerProcess, accepts, free_port
+from servers.ports import LOOPBACK, free_port
+from servers.process import Server, ServerProcess, accepts
 
 # One node can hold one replica; few partitions of the internal topics keep starts short.
 # After a kill the controller refuses the broker until its old session has run out: 12 s with

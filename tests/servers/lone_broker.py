@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from servers.process import LOOPBACK
+from servers.ports import LOOPBACK
 
 API_VERSIONS: Final = 18
 METADATA: Final = 3

@@ -17,7 +17,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from matchday.errors import ConfigError, UnavailableError
 from servers import install
-from servers.process import LOOPBACK, Server, ServerProcess, accepts, free_port, wait_until
+from servers.ports import LOOPBACK, free_port
+from servers.process import Server, ServerProcess, accepts, wait_until
 
 SET_NAME: Final = "matchday"
 ALREADY_INITIALIZED: Final = 23

@@ -16,7 +16,8 @@ from typing import Final
 
 from matchday.errors import ConfigError
 from servers import install
-from servers.process import LOOPBACK, Server, ServerProcess, free_port
+from servers.ports import LOOPBACK, free_port
+from servers.process import Server, ServerProcess
 
 # With the broker's own defaults (1,000 queued, 20 in flight, saved every 30 min) a slow
 # consumer loses acknowledged QoS 1 messages, and so does a crash.

@@ -1,8 +1,8 @@
 """A server as a child process: started, probed, stopped, killed, paused, by its own pid.
 
-Owns the process group, the log file, free ports and waiting with a deadline. Does not own
-what a particular server needs (arguments, settings, first initialisation): that is in
-`mosquitto`, `kafka` and `mongo`. Linux and macOS; every server is a single process, so the
+Owns the process group, the log file and waiting with a deadline. Does not own what a particular
+server needs (arguments, settings, first initialisation): that is in `mosquitto`, `kafka` and
+`mongo`; nor which port (`ports`). Linux and macOS; every server is a single process, so the
 group holds that process alone.
 """
 
@@ -23,8 +23,8 @@ from typing import Final, Protocol, Self
 
 from matchday.clock import SystemClock
 from matchday.errors import UnavailableError
+from servers.ports import LOOPBACK
 
-LOOPBACK: Final = "127.0.0.1"
 POLL_S: Final = 0.02
 LOG_TAIL_LINES: Final = 12
 
@@ -249,28 +249,6 @@ class ServerProcess:
         # A forked child of the interpreter inherits the handler, but not the server.
         if os.getpid() == self._owner_pid:
             self.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    """Choose that many different free TCP ports on loopback.
-
-    They are bound at port 0 all at once, then released. Linux gives odd ports to this and
-    even ones to outgoing connections, so a client that keeps connecting while the server is
-    down neither takes the port nor, by accident, connects to itself.
-    """
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def free_port() -> int:
-    """Choose one free TCP port on loopback."""
-    return free_ports(1)[0]
 
 
 def accepts(port: int) -> bool:

@@ -20,7 +20,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Final, Self
 
-from servers.process import LOOPBACK, free_port
+from servers.ports import LOOPBACK, free_port
 
 CHUNK_BYTES: Final = 64 * 1024
 VERB_S: Final = 10.0

@@ -21,7 +21,8 @@ from pymongo import MongoClient
 from servers.kafka import Kafka
 from servers.mongo import Mongo
 from servers.mosquitto import Mosquitto
-from servers.process import LOOPBACK, ServerProcess, accepts, free_ports
+from servers.ports import LOOPBACK, free_ports
+from servers.process import ServerProcess, accepts
 
 ADMIN: Final = "admin"
 ROOT: Final = "root"

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from servers.process import Server, ServerProcess, free_port
+from servers.ports import free_port
+from servers.process import Server, ServerProcess
 
 
 @dataclass

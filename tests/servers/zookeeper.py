@@ -15,7 +15,8 @@ from typing import Final
 from matchday.errors import ConfigError
 from servers import install
 from servers.kafka import Kafka
-from servers.process import LOOPBACK, Server, ServerProcess, free_port
+from servers.ports import LOOPBACK, free_port
+from servers.process import Server, ServerProcess
 
 _MAIN: Final = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from matchday.domain.instants import iso_from_ms
 from matchday.store.embedded_query import EmbeddedQuery
-from servers.process import Server, free_port, wait_until
+from servers.ports import free_port
+from servers.process import Server, wait_until
 from servers.services import MatchdayService, ask, environment
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import pytest
 from pymongo import MongoClient
 
 from servers.load import Load
-from servers.process import free_port, wait_until
+from servers.ports import free_port
+from servers.process import wait_until
 from servers.services import MatchdayService, ask
 
 SOURCES = [f"tag-{number}" for number in range(20)]

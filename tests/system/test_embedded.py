@@ -14,7 +14,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from matchday.store.embedded_query import EmbeddedQuery
 from servers.load import Load
-from servers.process import free_port, wait_until
+from servers.ports import free_port
+from servers.process import wait_until
 from servers.services import MatchdayService, ask
 
 SOURCES = [f"tag-{number}" for number in range(20)]

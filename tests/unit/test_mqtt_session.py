@@ -35,7 +35,8 @@ from matchday.mqtt.settings import BrokerSettings
 from matchday.observe.metrics import PROCESS
 from matchday.ports import Deliveries
 from mqtt_packing import pack_publish
-from servers.process import free_port, wait_until
+from servers.ports import free_port
+from servers.process import wait_until
 
 Answer = Callable[["Line", Packet], None]
 

@@ -10,7 +10,8 @@ from contextlib import closing, suppress
 import pytest
 
 from matchday.clock import SystemClock
-from servers.process import LOOPBACK, wait_until
+from servers.ports import LOOPBACK
+from servers.process import wait_until
 from servers.proxy import Proxy, Way
 
 CLOCK = SystemClock()

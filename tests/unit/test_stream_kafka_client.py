@@ -22,7 +22,8 @@ from matchday.stream.kafka_link import KafkaLink
 from matchday.stream.kafka_records import bookmark_of, committed_place, convert, size_bytes
 from matchday.stream.kafka_topics import ask_brokers
 from servers.lone_broker import LoneBroker
-from servers.process import LOOPBACK, wait_until
+from servers.ports import LOOPBACK
+from servers.process import wait_until
 
 # Errors ---------------------------------------------------------------------------------
 
