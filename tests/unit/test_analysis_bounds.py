@@ -13,7 +13,9 @@ from matchday.analysis.plan import Plan
 from matchday.analysis.players.metrics import PlayerMetrics
 from matchday.analysis.policy import AnalysisPolicy
 from matchday.analysis.rolling import WindowStatistics
+from matchday.domain.instants import SPELT_MS
 from matchday.domain.reading import Positions, Scalar, TrackedObject
+from matchday.domain.wire import encode_finding
 
 T_MS = 1_700_000_000_000
 KIB_OPEN_MAX = 3.0
@@ -47,6 +49,18 @@ def test_source_that_spoke_once_costs_little_and_less_once_its_windows_are_close
 
 def reading(source: str, t_ms: int) -> Scalar:
     return Scalar(source=source, quantity="q", value=1.0, unit=None, t_ms=t_ms, seq=1)
+
+
+def test_finding_whose_span_ends_after_all_spellings_of_time_is_left_out_and_counted() -> None:
+    policy = AnalysisPolicy(rest_records_max=50, rewind_records_max=100)
+    analysis = PartitionAnalysis(Plan(policy=policy, venues={}))
+    made = analysis.take(reading("far", SPELT_MS[-1]), offset=0, stream_ms=T_MS)
+    for offset in range(1, 400):
+        one, stream_ms = reading("near", T_MS + 100 * offset), T_MS + 500 * offset
+        made += analysis.take(one, offset=offset, stream_ms=stream_ms)
+    assert {finding.sensor for finding in made if encode_finding(finding)} == {"near"}
+    assert analysis.take_tally().unusable > 0
+    assert analysis.rewind_offset(400) > 0
 
 
 def test_baseline_keeps_the_series_heard_of_last_and_no_more() -> None:

@@ -213,6 +213,15 @@ def test_spread_of_large_values_keeps_its_digits() -> None:
     assert moments.values()["std"] == pytest.approx(30**0.5, rel=1e-12)
 
 
+def test_spread_of_values_whose_squares_no_float_can_say_is_a_number_or_said_not_to_be_one() -> (
+    None
+):
+    moments = Moments()
+    for value in (1e308, -1e308):
+        moments.add(value)
+    assert not moments.values()["std"] < 0
+
+
 def test_lateness_too_short_for_the_speed_filter_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"analysis.lateness_s: 0.5 must be >= 1.3"):
         AnalysisPolicy(lateness_s=0.5)

@@ -14,6 +14,7 @@ from matchday.analysis.analyser import Analyser
 from matchday.analysis.forecast.seasonal import SeasonalForecast, SeriesStatus
 from matchday.analysis.plan import Plan
 from matchday.domain.finding import Finding
+from matchday.domain.instants import SPELT_MS
 from matchday.domain.reading import Count, Positions, Reading, Scalar
 from matchday.domain.wire import decode_reading
 from matchday.errors import RefusedError
@@ -27,7 +28,8 @@ class Tally:
     Attributes:
         late: Late readings per source, counted once per reading.
         undecodable: Why records were skipped, one text per record.
-        unusable: Findings dropped because a number in them is not finite.
+        unusable: Findings dropped because a number in them is not finite, or their span ends
+            where no time can be written any more.
     """
 
     late: dict[str, int] = field(default_factory=dict)
@@ -132,9 +134,18 @@ class PartitionAnalysis:
         return self._usable([one for each in made for one in each])
 
     def _usable(self, findings: Sequence[Finding]) -> list[Finding]:
-        usable = [one for one in findings if all(map(math.isfinite, one.values.values()))]
+        usable = [one for one in findings if _is_usable(one)]
         self._unusable += len(findings) - len(usable)
         return usable
+
+
+def _is_usable(finding: Finding) -> bool:
+    """Tell whether a finding can be written: its numbers are finite, its span has a spelling."""
+    return (
+        finding.span_start_ms in SPELT_MS
+        and finding.span_end_ms in SPELT_MS
+        and all(map(math.isfinite, finding.values.values()))
+    )
 
 
 def analyse_recording(readings: Iterable[Reading], plan: Plan) -> Iterator[Finding]:

@@ -44,7 +44,7 @@ class Moments:
 
     def values(self) -> dict[str, float]:
         """Give the statistics; `std` is the sample's (n - 1), 0 for a single number."""
-        spread = math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else 0.0
+        spread = math.sqrt(max(self.squares, 0.0) / (self.count - 1)) if self.count > 1 else 0.0
         return {
             "count": float(self.count),
             "mean": self.mean,

@@ -187,4 +187,7 @@ def decode_ledger(value: bytes) -> LedgerRecord:
     Raises:
         msgspec.MsgspecError: The bytes were not written by `encode_ledger`.
     """
-    return _record_decoder.decode(value)
+    try:
+        return _record_decoder.decode(value)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error

@@ -18,6 +18,9 @@ from matchday.errors import RefusedError
 INSTANTS_KEPT: Final = 4096
 SECONDS_KEPT: Final = 1024
 
+SPELT_MS: Final = range(-30_610_224_000_000, 253_402_300_800_000)
+"""The instants that have a spelling: of the years 1000 to 9999, UTC."""
+
 _FRACTIONS: Final = tuple(f".{number:03d}Z" for number in range(1000))
 _MILLISECONDS: Final[Mapping[str, int]] = MappingProxyType(
     {text: number for number, text in enumerate(_FRACTIONS)}
@@ -45,7 +48,7 @@ def _second_ms(text: str) -> int | None:
 
 @lru_cache(maxsize=INSTANTS_KEPT)
 def iso_from_ms(instant_ms: int) -> str:
-    """Spell an instant (milliseconds UTC) as ISO 8601 with milliseconds and `Z`."""
+    """Spell an instant of `SPELT_MS` (milliseconds UTC) as ISO 8601 with milliseconds and `Z`."""
     return _second_text(instant_ms // 1000) + _FRACTIONS[instant_ms % 1000]
 
 
@@ -61,15 +64,18 @@ def ms_from_iso(text: str, *, zone: tzinfo = UTC) -> int:
     """Read ISO 8601 (`T` or a space between date and time) as milliseconds UTC.
 
     Raises:
-        RefusedError: The text is not a date and time (reason `bad_time`).
+        RefusedError: The text is not a date and time, or not in `SPELT_MS` (reason `bad_time`).
     """
     # Our own spelling, as in every record that we read back, takes half the time this way.
     fraction_ms = _MILLISECONDS.get(text[_SECOND_CHARS:])
-    if fraction_ms is not None:
-        second_ms = _second_ms(text[:_SECOND_CHARS])
-        if second_ms is not None:
-            return second_ms + fraction_ms
+    second_ms = None if fraction_ms is None else _second_ms(text[:_SECOND_CHARS])
     try:
-        return ms_from_datetime(datetime.fromisoformat(text), zone=zone)
+        if fraction_ms is not None and second_ms is not None:
+            instant_ms = second_ms + fraction_ms
+        else:
+            instant_ms = ms_from_datetime(datetime.fromisoformat(text), zone=zone)
     except (ValueError, OverflowError) as error:
         raise RefusedError("bad_time", f"reading time {text[:40]!r}: not ISO 8601") from error
+    if instant_ms not in SPELT_MS:
+        raise RefusedError("bad_time", f"reading time {text[:40]!r}: not of the years 1000 to 9999")
+    return instant_ms

@@ -90,6 +90,17 @@ class _FindingRecord(msgspec.Struct, omit_defaults=True, gc=False):
     format: int = FORMAT
 
 
+# Another program may write what nests too deeply, or numbers that no float can be.
+_UNREADABLE = (
+    msgspec.MsgspecError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+)
+
 _encoder = msgspec.json.Encoder()
 _reading_decoder = msgspec.json.Decoder(_AnyReadingRecord)
 _finding_decoder = msgspec.json.Decoder(_FindingRecord)
@@ -170,7 +181,7 @@ def decode_reading(value: bytes) -> Reading:
     """
     try:
         record = _reading_decoder.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedError("not_a_reading", f"decoding stream record: {error}") from error
     if record.format > FORMAT:
         raise RefusedError(
@@ -276,7 +287,7 @@ def decode_findings(value: bytes) -> list[Finding]:
                 session=record.session,
             )
         ]
-    except (msgspec.MsgspecError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except _UNREADABLE as error:
         raise RefusedError("not_a_finding", f"decoding finding: {error}") from error
 
 
@@ -289,6 +300,7 @@ def _finding_of_original(row: dict[str, Any]) -> Finding:
     if "yhat" not in values:
         raise KeyError("yhat")
     sensor = str(row["sensor"])
+    sensor.encode()  # a lone surrogate is legal in JSON's escapes and in no encoding of text
     return Finding(
         subject=sensor,
         kind="forecast",

@@ -357,7 +357,7 @@ class SensorDropped(Event):
 
 @dataclass(frozen=True)
 class FindingsUnusable(Event):
-    """Findings were dropped because a number in them is not finite: absurd readings."""
+    """Findings were dropped that cannot be written: of absurd readings, numbers or times."""
 
     level = "warning"
     counter = "matchday_analysis_unusable_total"
