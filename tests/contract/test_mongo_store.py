@@ -11,15 +11,27 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
-from bson import Int64, Timestamp
+from bson import (
+    DBRef,
+    Decimal128,
+    Int64,
+    MaxKey,
+    MinKey,
+    ObjectId,
+    Regex,
+    Timestamp,
+    encode,
+)
+from bson.raw_bson import RawBSONDocument
 from pymongo.write_concern import WriteConcern
 
 from matchday.clock import ManualClock, SystemClock
 from matchday.domain.account import Counts
 from matchday.domain.topics import Topic
-from matchday.errors import UnavailableError
+from matchday.errors import RefusedError, UnavailableError
 from matchday.ports import Entry, Partition, PartitionWrite, Refusal, Row
 from matchday.protocols.cells import CELL
+from matchday.store.cursors import cursor_of
 from matchday.store.documents import Shape
 from matchday.store.mongo import MongoQuery, MongoStore
 from matchday.store.mongo_link import MongoLink, session_of
@@ -388,3 +400,141 @@ def test_trouble_of_the_server_itself_refuses_no_document(world: World):
     assert settled(store, [readings(range(50, 80))]) == []
     assert store.link().is_up
     assert world.seqs() == list(range(80))
+
+
+def foreign_ids(number: int, shape: Shape) -> list[Any]:
+    """Give ids of every type that other programs may take, others for each number."""
+    # A regular collection takes no names with dollars in an id, and each id once.
+    dollars = [{"$gt": number}, DBRef("other", number)] if shape == "timeseries" else []
+    ends = [MinKey(), MaxKey()] if shape == "timeseries" or number == 0 else []
+    rng = random.Random(number)
+    either = uuid.UUID(int=rng.getrandbits(128))
+    return [
+        *(ObjectId(), ObjectId(), f"text {number}", f"{number} text", either),
+        *(uuid.UUID(int=rng.getrandbits(128)), b"bytes %d" % number, b"b%d" % number),
+        *(number + 0.5, Decimal128(f"{number}.25"), T0 + timedelta(days=number)),
+        *({"a": number}, {"a": either}, {"a": {"b": [number, either]}}),
+        {"record": Int64(number), "order": Int64(1)},
+        *(Timestamp(number + 1, 1), (None, True, False)[number], *dollars, *ends),
+    ]
+
+
+def test_pages_hold_every_document_once_whatever_ids_other_programs_took(world: World):
+    """Each place of a list is where the next page may begin: a page may end by its bytes."""
+    store = world.store()
+    rows = [
+        reading(offset, collected_at=T0 + timedelta(seconds=offset // 4)) for offset in range(9)
+    ]
+    settled(store, [PartitionWrite(READINGS, 9, rows)])
+    wanted = list(range(9))
+    for second in range(3):
+        for identity in foreign_ids(second, world.shape):
+            wanted.append(len(wanted))
+            world.raw.database.sensors.insert_one(
+                {
+                    "_id": identity,
+                    "collected_at": T0 + timedelta(seconds=second),
+                    "seq": wanted[-1],
+                    "metadata": {"sensor_id": "s0"},
+                }
+            )
+    query = world.query()
+    for source in (None, "s0"):
+        found = query.listed("sensors", limit=500, source=source)
+        seqs = [one.document["seq"] for one in found]
+        others = [] if source is None else [1, 2, 3, 4, 5, 6, 8]
+        assert sorted(seqs + others) == wanted
+        for limit in (1, 500):
+            for place, one in enumerate(found, 1):
+                after = query.listed("sensors", limit=limit, source=source, after=one.cursor)
+                assert [one.document["seq"] for one in after] == seqs[place : place + limit]
+        times = [one["collected_at"] for one in query.newest("sensors", limit=500, source=source)]
+        assert times == sorted(times, reverse=True)
+        assert len(times) == len(found)
+
+
+def test_documents_without_id_or_time_stop_no_list(world: World):
+    """A time series takes documents without `_id`, a regular collection those without time."""
+    store = world.store()
+    settled(store, [readings(range(3))])
+    wanted = [2, 1, 0]
+    if world.shape == "timeseries":
+        bare = {"collected_at": T0 - timedelta(days=1), "seq": 9, "metadata": {"sensor_id": "s0"}}
+        raw = RawBSONDocument(encode(bare))
+        world.raw.database.command({"insert": "sensors", "documents": [raw]})
+        wanted.append(9)
+    else:
+        world.raw.database.sensors.insert_one({"seq": 9, "metadata": {"sensor_id": "s0"}})
+    query = world.query()
+    after = ""
+    for seq in wanted:
+        (one,) = query.listed("sensors", limit=1, after=after)
+        assert one.document["seq"] == seq
+        after = one.cursor
+    assert query.listed("sensors", limit=1, after=after) == []
+    assert len(query.listed("sensors", limit=9)) == len(wanted)
+    assert [one["seq"] for one in query.newest("sensors", limit=3)] == [2, 1, 0]
+    assert len(query.newest("sensors", limit=9)) == len(wanted)
+
+
+def nested(depth: int) -> Any:
+    identity: Any = 1
+    for _ in range(depth):
+        identity = {"": identity}
+    return identity
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        *(b"", b"{}", encode({}), encode({"other": 1}), encode({"_id": 1})[:-1]),
+        *(encode({"_id": 1}) + b"\0", encode({"_id": "x"}).replace(b"x", b"\xff")),
+        encode({"_id": T0}).replace(encode({"_id": T0})[9:17], b"\xff" * 7 + b"\x7f"),
+        *(encode({"_id": nested(depth)}) for depth in (150, 250, 800)),
+    ],
+)
+def test_cursor_that_holds_no_id_is_refused_and_nothing_is_asked(world: World, encoded: bytes):
+    world.store()
+    query = world.query()
+    assert query.listed("sensors", limit=5) == []
+    with pytest.raises(RefusedError) as caught:
+        query.listed("sensors", limit=5, after=cursor_of(1, encoded))
+    assert caught.value.reason == "bad_cursor"
+    assert query.link().is_up
+
+
+@pytest.mark.parametrize(
+    "identity", ["$_id", {"$gt": ""}, {"$where": "1"}, Regex("."), MaxKey(), [1], nested(130)]
+)
+def test_cursor_is_never_taken_for_a_question(world: World, identity: Any):
+    store = world.store()
+    settled(store, [PartitionWrite(READINGS, 3, [reading(n, collected_at=T0) for n in range(3)])])
+    after = cursor_of(round(T0.timestamp() * 1000), encode({"_id": identity}))
+    found = world.query().listed("sensors", limit=5, after=after)
+    # It is behind numbers, whatever it says: all that is there comes after such an id.
+    assert [one.document["seq"] for one in found] == [2, 1, 0]
+
+
+def test_row_whose_id_another_program_took_is_refused_and_not_counted_as_stored(world: World):
+    """A time series has an `_id` as often as it is inserted: there nothing is refused."""
+    first = Partition(Topic.ANALYTICS, 0)
+    store = world.store()
+    store.claim(first, TOPIC_ID)
+    day_before = T0 - timedelta(days=1)
+    for identity, at in ((0, T0), (Int64(1), day_before), (2.0, T0), (Decimal128("3"), T0)):
+        world.raw.database.sensors.insert_one(
+            {"_id": identity, "collected_at": at, "metadata": {"sensor_id": "other"}}
+        )
+    write = PartitionWrite(first, 5, [reading(number, collected_at=T0) for number in range(5)])
+    refused = range(4) if world.shape == "regular" else range(0)
+    for turn in range(3):
+        refusals = store.write([write])
+        assert [one.row.offset for one in refusals] == list(refused)
+        assert all("E11000" in one.reason for one in refusals)
+        if turn:
+            world.forget()
+    store.settle()
+    stored = [number for number in range(5) if number not in refused]
+    own = world.raw.database.sensors.find({"metadata.sensor_id": {"$ne": "other"}})
+    assert sorted(one["seq"] for one in own) == stored
+    assert {name for name, count in world.stored().items() if count} == {f"s{n}" for n in stored}

@@ -281,6 +281,38 @@ def test_dead_letters_are_read_page_by_page_on_the_page_and_by_the_interface(gro
     assert get(server, "/api/v1/collections/dead_letters?after=nothing").status == 400
 
 
+def test_the_account_is_read_page_by_page_while_every_source_speaks(ground, server):
+    names = [f"s{number}" for number in range(7)]
+
+    def all_speak(turn):
+        ground.publish(*[scalar(name, START_MS + turn, 1.5, seq=turn) for name in names])
+        ground.persist()
+
+    all_speak(0)
+    path, seen, pages = "/db/server/ledger?limit=3", [], []
+    while path:
+        pages.append(get(server, path).text)
+        all_speak(len(pages))
+        seen += re.findall(r"<td>(s\d)</td>", pages[-1])
+        following = re.search(r'rel="next" href="([^"]*)">Next documents<', pages[-1])
+        path = html.unescape(following[1]) if following else ""
+    assert seen == names
+    assert all("documents, by source" in page for page in pages[:-1])
+    assert not any("newest" in page.casefold() for page in pages)
+
+
+def test_a_page_after_the_last_document_does_not_say_that_there_is_none_yet(ground, server):
+    ground.publish(scalar("a", START_MS, 1.5))
+    ground.persist()
+    (last,) = ground.state().query.listed("sensors", limit=5)
+    page = get(server, f"/db/server/sensors?after={last.cursor}").text
+    assert "No more documents in sensors." in page
+    assert (
+        "No documents of source b in sensors yet."
+        in get(server, "/db/server/sensors?source=b").text
+    )
+
+
 def test_the_data_browser_filters_by_source(ground, server):
     ground.publish(scalar("a", START_MS, 1.125), scalar("b", START_MS, 2.125))
     ground.persist()

@@ -159,8 +159,9 @@ class Api:
     async def documents(self, request: Request) -> Response:
         """Give the newest documents of a collection; `?limit=`, `?source=`, `?after=`.
 
-        `cut` is empty, or says why there are fewer than asked for. `next` is what `?after=`
-        takes to give the next ones, null where there are no more; see `listing`.
+        Those of `ledger` come by the source's name, whenever they changed. `cut` is empty, or
+        says why there are fewer than asked for. `next` is what `?after=` takes to give the next
+        ones, null where there are no more; see `listing`.
         """
         name = request.path_params["name"]
         source = request.query_params.get("source") or None

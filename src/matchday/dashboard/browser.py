@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from matchday.dashboard.api import limit_of
 from matchday.dashboard.asking import Asker, status_of
 from matchday.dashboard.documents import cell_text, flatten
-from matchday.dashboard.listing import FIELD_BYTES_MAX, newest_within
+from matchday.dashboard.listing import BY_SOURCE, FIELD_BYTES_MAX, newest_within
 from matchday.dashboard.state import DATABASE, DashboardState
 from matchday.errors import MatchdayError, RefusedError
 
@@ -65,7 +65,10 @@ class Browser:
         return self._page("Database server", f"<h1>Database {DATABASE}</h1>{body}")
 
     async def documents(self, request: Request) -> Response:
-        """Show the newest documents of one collection; `?source=`, `?limit=`, `?after=`."""
+        """Show the newest documents of one collection; `?source=`, `?limit=`, `?after=`.
+
+        Those of `ledger` come by the source's name.
+        """
         name = request.path_params["collection"]
         source = request.query_params.get("source", "").strip()
         after = request.query_params.get("after", "")
@@ -95,7 +98,7 @@ class Browser:
             + _NOTES.get(name, "")
             + _filter_form(name, source=source, limit=limit)
             + (f'<p class="note">Here are {_esc(found.cut)}.</p>' if found.cut else "")
-            + _table(rows, name=name, source=source, is_newest=not after)
+            + _table(rows, name=name, source=source, is_first=not after)
             + _next_link(name, source=source, limit=limit, after=found.next)
         )
         return self._page(name, body)
@@ -137,12 +140,13 @@ def _filter_form(name: str, *, source: str, limit: int) -> str:
         f'<option value="{n}"{" selected" if n == limit else ""}>{n}</option>'
         for n in sorted({*LIMITS, limit})
     )
+    at_most = "At most" if name == BY_SOURCE else "Newest"
     clear = f'<a href="{_path(name)}">Clear filter</a>' if source else ""
     return (
         f'<form class="filter" action="{_path(name)}">'
         f'<label for="source">Source</label>'
         f'<input id="source" name="source" value="{_esc(source)}" placeholder="all sources">'
-        f'<label for="limit">Newest</label><select id="limit" name="limit">{options}</select>'
+        f'<label for="limit">{at_most}</label><select id="limit" name="limit">{options}</select>'
         f'<button type="submit">Show</button>{clear}</form>'
     )
 
@@ -151,20 +155,25 @@ def _next_link(name: str, *, source: str, limit: int, after: str | None) -> str:
     if after is None:
         return ""
     query = urlencode({"source": source, "limit": limit, "after": after})
-    return f'<p><a rel="next" href="{_path(name)}?{_esc(query)}">Older documents</a></p>'
+    text = "Next documents" if name == BY_SOURCE else "Older documents"
+    return f'<p><a rel="next" href="{_path(name)}?{_esc(query)}">{text}</a></p>'
 
 
-def _table(rows: list[dict[str, Any]], *, name: str, source: str, is_newest: bool) -> str:
+def _table(rows: list[dict[str, Any]], *, name: str, source: str, is_first: bool) -> str:
     if not rows:
-        of = f" of source {_esc(source)}" if source else ""
-        return f'<p class="empty">No documents{of} in {_esc(name)} yet.</p>'
+        what = f"documents of source {_esc(source)}" if source else "documents"
+        none = f"No {what} in {_esc(name)} yet." if is_first else f"No more {what} in {_esc(name)}."
+        return f'<p class="empty">{none}</p>'
     columns = _columns(rows)
     head = "".join(f'<th scope="col">{_esc(column)}</th>' for column in columns)
     body = "".join(
         "<tr>" + "".join(_cell(row.get(column)) for column in columns) + "</tr>" for row in rows
     )
-    kind = "newest" if is_newest else "older"
-    count = f"{len(rows)} {kind} document{'s' if len(rows) != 1 else ''}, newest first"
+    documents = f"document{'s' if len(rows) != 1 else ''}"
+    if name == BY_SOURCE:
+        count = f"{len(rows)} {documents}, by source"
+    else:
+        count = f"{len(rows)} {'newest' if is_first else 'older'} {documents}, newest first"
     return (
         f'<div class="scroll" role="region" aria-label="Documents of {_esc(name)}" tabindex="0">'
         f"<table><caption>{count}. Times are UTC.</caption>"

@@ -17,6 +17,8 @@ from matchday.ports import Listed, Query
 FIELD_BYTES_MAX = 16 * 2**10
 """A list tells of longer bytes only how many there are: a thousand dead letters stay 16 MiB."""
 LIST_BYTES_MAX = 16 * 2**20
+BY_SOURCE = "ledger"
+"""The one collection whose list goes by the source's name; see `Query.listed`."""
 ASKED_FIRST = 50
 ASKED_GROWTH = 4
 """The store counts documents, not bytes: it is asked for few, and for more while there is room."""
@@ -26,7 +28,7 @@ class Listing(NamedTuple):
     """What fits of what was asked for.
 
     Attributes:
-        documents: Newest first, in JSON's own types.
+        documents: In the order of `Query.listed`, in JSON's own types.
         encoded: The same, each as JSON.
         cut: Why there are fewer than asked for; empty where there are not.
         next: The cursor after which the next ones come; None where there are no more.
@@ -47,7 +49,7 @@ def newest_within(
     bytes_max: int,
     after: str = "",
 ) -> Listing:
-    """Read the newest documents, at most `limit` and as many as fit, but always one.
+    """Read the first documents of a list, at most `limit` and as many as fit, but always one.
 
     Args:
         query: Where from.

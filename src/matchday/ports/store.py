@@ -188,6 +188,8 @@ class Query(Protocol):
     ) -> list[dict[str, Any]]:
         """Give the newest documents by event time, newest first, at most `limit`.
 
+        Of the account, those that changed last.
+
         Args:
             collection: One of `collections`.
             limit: How many at most.
@@ -210,9 +212,11 @@ class Query(Protocol):
         bytes_max: int | None = None,
         after: str = "",
     ) -> list[Listed]:
-        """Give documents as `newest` does, page by page, those of one instant in one order.
+        """Give documents page by page, each once; what is stored meanwhile moves none of them.
 
-        What is stored meanwhile moves nothing: it stands where its time has it.
+        Newest first by event time, those of one instant in one order. But the account, whose
+        documents change with every reading, goes by the source's name: ordered as in `newest`,
+        whatever a page had not come to yet would be in front of it by the next.
 
         Args:
             collection: As for `newest`.

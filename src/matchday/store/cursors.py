@@ -11,16 +11,17 @@ from typing import Final
 
 from matchday.errors import RefusedError
 
-CHARS_MAX: Final = 1000
+CHARS_MAX: Final = 8000
+"""That of a name of 1,000 characters may have 5,400."""
 _DIGITS_MAX: Final = 17
 
 
-def cursor_of(time_ms: int, identity: str) -> str:
+def cursor_of(time_ms: int, identity: bytes) -> str:
     """Give the cursor of a document with this time, milliseconds UTC, and identity."""
-    return urlsafe_b64encode(f"{time_ms} {identity}".encode()).decode().rstrip("=")
+    return urlsafe_b64encode(b"%d %b" % (time_ms, identity)).decode().rstrip("=")
 
 
-def read_cursor(cursor: str) -> tuple[int, str]:
+def read_cursor(cursor: str) -> tuple[int, bytes]:
     """Give time and identity of a cursor.
 
     Raises:
@@ -29,12 +30,30 @@ def read_cursor(cursor: str) -> tuple[int, str]:
     try:
         if len(cursor) > CHARS_MAX:
             raise bad_cursor(cursor)
-        text = urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
-        time, _, identity = text.partition(" ")
+        text = urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
+        time, _, identity = text.partition(b" ")
         if len(time) > _DIGITS_MAX or not identity:
             raise bad_cursor(cursor)
         return int(time), identity
     except (ValueError, binascii.Error) as error:
+        raise bad_cursor(cursor) from error
+
+
+def name_cursor(name: str) -> str:
+    """Give the cursor of a document in a list that goes by name, whatever its time."""
+    return cursor_of(0, name.encode())
+
+
+def read_name_cursor(cursor: str) -> str:
+    """Give the name of a cursor.
+
+    Raises:
+        RefusedError: It is none (`bad_cursor`).
+    """
+    _, name = read_cursor(cursor)
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
         raise bad_cursor(cursor) from error
 
 

@@ -24,7 +24,13 @@ from matchday.errors import ConfigError, RefusedError, UnavailableError
 from matchday.ports import Folded, LinkState, Listed, Partition
 from matchday.sqlite import check_format, open_reader
 from matchday.sqlite_errors import translated
-from matchday.store.cursors import bad_cursor, cursor_of, read_cursor
+from matchday.store.cursors import (
+    bad_cursor,
+    cursor_of,
+    name_cursor,
+    read_cursor,
+    read_name_cursor,
+)
 from matchday.store.documents import COLLECTIONS, EPOCH, Collection
 from matchday.store.embedded import COUNTS, FILE_NAME, document_table
 
@@ -36,7 +42,7 @@ class EmbeddedQuery:
     """A `Query` on the store file of a data folder; this or another process may write it.
 
     Calls take turns on one connection, except `document_count_by_source`, which is slow
-    and has its own. The account shows as the collection `ledger`, last changed first.
+    and has its own. The account shows as the collection `ledger`.
 
     Args:
         folder: The data folder.
@@ -68,6 +74,8 @@ class EmbeddedQuery:
         bytes_max: int | None = None,
     ) -> list[dict[str, Any]]:
         """Give the newest documents by event time; see `Query.newest`."""
+        if collection == LEDGER:
+            return self._accounts("-updated_ms, source", limit=limit, source=source)
         found = self.listed(collection, limit=limit, source=source, bytes_max=bytes_max)
         return [one.document for one in found]
 
@@ -82,7 +90,9 @@ class EmbeddedQuery:
     ) -> list[Listed]:
         """Give documents page by page; see `Query.listed`."""
         if collection == LEDGER:
-            return self._listed_accounts(limit, source, after)
+            name = read_name_cursor(after) if after else None
+            found = self._accounts("source", limit=limit, source=source, after=name)
+            return [Listed(name_cursor(one["_id"]), one) for one in found]
         layout = COLLECTIONS.get(collection)
         if layout is None:
             raise RefusedError(
@@ -107,7 +117,7 @@ class EmbeddedQuery:
             # One after the other: of a long one no more than its length is kept.
             return [
                 Listed(
-                    cursor_of(time_ms, str(row)),
+                    cursor_of(time_ms, b"%d" % row),
                     document_from(layout, coordinates, encoded, bytes_max=bytes_max),
                 )
                 for time_ms, row, coordinates, encoded in rows
@@ -173,30 +183,29 @@ class EmbeddedQuery:
                 self._connection.close()
                 self._connection = None
 
-    def _listed_accounts(self, limit: int, source: str | None, after: str) -> list[Listed]:
+    def _accounts(
+        self, order: str, *, limit: int, source: str | None, after: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Give the accounts in an order, those of names behind `after`."""
         conditions, values = ["1"], list[int | str]()
         if source is not None:
             conditions.append("source = ?")
             values.append(source)
-        if after:
-            conditions.append("(-updated_ms, source) > (?, ?)")
-            time_ms, name = read_cursor(after)
-            values += (-time_ms, name)
+        if after is not None:
+            conditions.append("source > ?")
+            values.append(after)
         with self._reading() as connection:
             rows = connection.execute(
                 f"SELECT source, updated_ms, {', '.join(COUNTS)} FROM account"
-                f" WHERE {' AND '.join(conditions)} ORDER BY -updated_ms, source LIMIT ?",
+                f" WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?",
                 (*values, limit),
             ).fetchall()
         return [
-            Listed(
-                cursor_of(updated_ms, name),
-                {
-                    "_id": name,
-                    "updated_at": EPOCH + timedelta(milliseconds=updated_ms),
-                    **dict(zip(COUNTS, numbers, strict=True)),
-                },
-            )
+            {
+                "_id": name,
+                "updated_at": EPOCH + timedelta(milliseconds=updated_ms),
+                **dict(zip(COUNTS, numbers, strict=True)),
+            }
             for name, updated_ms, *numbers in rows
         ]
 
@@ -211,7 +220,7 @@ class EmbeddedQuery:
 
 def _place_of(cursor: str) -> tuple[int, int]:
     time_ms, row = read_cursor(cursor)
-    if not (row.isdecimal() and len(row) <= ROW_DIGITS_MAX):
+    if not (row.isdigit() and len(row) <= ROW_DIGITS_MAX):
         raise bad_cursor(cursor)
     return time_ms, int(row)
 

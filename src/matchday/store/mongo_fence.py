@@ -152,7 +152,7 @@ class Inserts:
                     return
                 self._note_silence(passage, error, is_late=self._is_late(pause_s, deadline_s))
             else:
-                passage.taken(_refused_of(reply, lane.layout))
+                passage.taken(self._refused_of(reply, lane, piece))
                 return
             self._clock.wait(self._closing, pause_s)
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
@@ -215,7 +215,8 @@ class Inserts:
         """Give the statement numbers of a piece whose documents are stored.
 
         Reads what the primary has, which may not be on a majority yet; the caller makes
-        sure that a majority write follows (`has_looked_up`).
+        sure that a majority write follows (`has_looked_up`). Numbers of another type than ours
+        are other programs'.
         """
         self.has_looked_up = True
         field_name = lane.layout.time_field
@@ -241,9 +242,26 @@ class Inserts:
             number_of(document["_id"])
             for path in paths
             for document in collection.find(
-                {path: {"$gte": low, "$lte": high}, field_name: between}, {"_id": 1}
+                {path: {"$gte": low, "$lte": high, "$type": "long"}, field_name: between},
+                {"_id": 1},
             )
         }
+
+    def _refused_of(self, reply: Document, lane: Lane, piece: Piece) -> list[tuple[int, str]]:
+        """Give the places of the rows that the server refused, and why.
+
+        A regular collection has each `_id` once, so whoever finds his own there is repeating a
+        row that the log has forgotten: it is stored. Unless another program took that `_id`.
+        """
+        troubles = reply.get("writeErrors", ())
+        has_taken = any(one.get("code") == DUPLICATE_KEY for one in troubles)
+        may_repeat = has_taken and not lane.layout.is_time_series
+        stored = self._stored(lane, piece) if may_repeat else set()
+        return [
+            (one["index"], str(one.get("errmsg", ""))[:300])
+            for one in troubles
+            if one.get("code") != DUPLICATE_KEY or piece.numbers[one["index"]] not in stored
+        ]
 
     def _wait_until_quiet(self, deadline_s: float) -> None:
         """Wait until no insert of ours is at work in a stand-alone server.
@@ -261,19 +279,6 @@ class Inserts:
                     f"writing at {self._link.address}: an earlier insert is still at work"
                 )
             self._clock.wait(self._closing, PAUSE_FIRST_S)
-
-
-def _refused_of(reply: Document, layout: Collection) -> list[tuple[int, str]]:
-    """Give the places of the rows that the server refused, and why.
-
-    A regular collection has each `_id` once, so whoever finds his own there is repeating a
-    row that the log has forgotten: it is stored.
-    """
-    return [
-        (trouble["index"], str(trouble.get("errmsg", ""))[:300])
-        for trouble in reply.get("writeErrors", ())
-        if layout.is_time_series or trouble.get("code") != DUPLICATE_KEY
-    ]
 
 
 def _why(error: Exception) -> Callable[[Row], str]:

@@ -58,23 +58,29 @@ class Newest:
         self._link = link
         self._clock = clock
 
-    def accounts(
-        self, *, limit: int, source: str | None, after: Place | None = None
-    ) -> list[Document]:
-        """Give the accounts last changed, newest first, from after a place on."""
+    def accounts(self, *, limit: int, source: str | None) -> list[Document]:
+        """Give the accounts last changed, newest first."""
         query: Document = {} if source is None else {"_id": {"$eq": source}}
-        if after is not None:
-            same = {"updated_at": after.time, "_id": {"$gt": after.identity}}
-            query = {"$and": [query, {"$or": [{"updated_at": {"$lt": after.time}}, same]}]}
         found = self._link.database[LEDGER].find(query, {"folded": 0})
         return list(found.sort([("updated_at", DESCENDING), ("_id", ASCENDING)]).limit(limit))
+
+    def accounts_by_source(
+        self, *, limit: int, source: str | None, after: str | None
+    ) -> list[Document]:
+        """Give the accounts by name of the source, from after a name on."""
+        bound: Document = {"$gte": ""} if after is None else {"$gt": after}
+        if source is not None:
+            bound["$eq"] = source
+        found = self._link.database[LEDGER].find({"_id": bound}, {"folded": 0})
+        return list(found.sort("_id", ASCENDING).limit(limit))
 
     def documents(
         self, layout: Collection, *, limit: int, source: str | None, bytes_max: int | None
     ) -> list[Document]:
-        """Give the newest documents by event time, those of one instant in any order.
+        """Give the newest documents by event time and `_id`, both descending.
 
-        Bytes above `bytes_max` are left out by the server; see `Query.newest`.
+        Which of the oldest instant are among them is up to the server, which also leaves out
+        bytes above `bytes_max`; see `Query.newest`.
         """
         # Time alone, without `_id`: only so can the server stop at the first buckets.
         order: list[Document] = [{"$sort": {layout.time_field: DESCENDING}}, {"$limit": limit}]
@@ -99,8 +105,8 @@ class Newest:
     ) -> list[Document]:
         """Give documents by event time and `_id`, both descending, from after a place on.
 
-        Those of one instant are sorted in a question of their own, and only where a page
-        begins or ends among them: sorting all by `_id` too would read every bucket.
+        Those of one instant are asked for by themselves, and only where a page begins or ends
+        among them: sorting all by `_id` too would read every bucket.
         """
         ask = self._asker(layout, source=source, bytes_max=bytes_max)
         time = layout.time_field
@@ -112,7 +118,10 @@ class Newest:
         found: list[Document] = []
         older: Document = {}
         if after is not None:
-            below = {"$expr": {"$lt": ["$_id", {"$literal": after.identity}]}}
+            # Not as a condition on `_id`, which finds nothing of other types. A time series
+            # also takes what has none; it is sorted as null.
+            stored = {"$ifNull": ["$_id", None]}
+            below = {"$expr": {"$lt": [stored, {"$literal": after.identity}]}}
             found = at(after.time, below, limit)
             older = {time: {"$lt": after.time}}
         lacking = limit - len(found)
@@ -123,17 +132,21 @@ class Newest:
             last = rest[-1][time]
             rest = [one for one in rest if one[time] > last]
             rest += at(last, {}, lacking - len(rest))
-        rest.sort(key=lambda one: (one[time], rank(one["_id"])), reverse=True)
         return found + rest
 
     def _asker(self, layout: Collection, *, source: str | None, bytes_max: int | None) -> _Ask:
         """Give how to ask for documents of a collection, or of a source in it."""
         # The planner would read every bucket of the last hour instead.
         hint = newest_first(layout) if source is None else newest_of_source(layout)
-        query = {} if source is None else {layout.source_path: {"$eq": source}}
+        # In a regular collection another program's may have no time.
+        query: Document = {layout.time_field: {"$type": "date"}}
+        if source is not None:
+            query[layout.source_path] = {"$eq": source}
         last: list[Document] = []
         if bytes_max is not None and layout.bytes_fields:
             last.append({"$set": _without_long(layout, bytes_max)})
+        # What was found, of one instant by `_id` as the server compares them: pages go on by it.
+        last.append({"$sort": {layout.time_field: DESCENDING, "_id": DESCENDING}})
 
         def ask(bound: Document, order: list[Document]) -> list[Document]:
             """Give the documents that match, in this order; errors are the server's own."""
@@ -195,15 +208,3 @@ def _without_long(layout: Collection, bytes_max: int) -> dict[str, Any]:
             "truncated": {"$cond": [is_long, True, "$truncated"]},
         }
     return fields
-
-
-def rank(stored: Any) -> tuple[int, Any]:
-    """Order ids of one instant as the server does: numbers, texts, documents, then others."""
-    if isinstance(stored, int | float):
-        return 0, stored
-    if isinstance(stored, str):
-        return 1, stored
-    if isinstance(stored, dict) and all(isinstance(one, int) for one in stored.values()):
-        return 2, tuple(stored.values())
-    # Of another program; whatever it is can be compared with its like.
-    return 3, str(stored)

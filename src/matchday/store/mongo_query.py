@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from bson import ObjectId, json_util
+from bson import decode, encode
 from bson.errors import BSONError
 
 from matchday.clock import Clock, SystemClock
@@ -19,16 +19,24 @@ from matchday.domain.account import Counts
 from matchday.domain.instants import ms_from_datetime
 from matchday.errors import RefusedError
 from matchday.ports import Folded, LinkState, Listed, Partition
-from matchday.store.cursors import bad_cursor, cursor_of, read_cursor
+from matchday.store.cursors import (
+    bad_cursor,
+    cursor_of,
+    name_cursor,
+    read_cursor,
+    read_name_cursor,
+)
 from matchday.store.documents import COLLECTIONS, EPOCH, Collection
 from matchday.store.mongo_ledger import COUNTS, LEDGER
 from matchday.store.mongo_link import Document, MongoLink
-from matchday.store.mongo_newest import Newest, Place, rank
+from matchday.store.mongo_newest import Newest, Place
 from matchday.store.mongo_streams import INTERNAL, newest_streams
 
 REPLY_TIMEOUT_S: Final = 10.0
 COUNT_TIMEOUT_S: Final = 600.0
-_EXACT: Final = json_util.CANONICAL_JSON_OPTIONS
+NESTED_BYTES_MAX: Final = 1000
+"""An `_id` of a cursor with other values in it is at most as long, as BSON: each level takes at
+least 7 bytes, and the server does not take 200."""
 
 
 class MongoQuery:
@@ -73,10 +81,7 @@ class MongoQuery:
             if layout is None:
                 return self._newest.accounts(limit=limit, source=source)
             found = self._newest.documents(layout, limit=limit, source=source, bytes_max=bytes_max)
-        documents = [_readable(document) for document in found]
-        time_field = layout.time_field
-        documents.sort(key=lambda one: (one[time_field], rank(one["_id"])), reverse=True)
-        return documents
+        return [_readable(document) for document in found]
 
     def listed(
         self,
@@ -89,27 +94,18 @@ class MongoQuery:
     ) -> list[Listed]:
         """Give documents page by page; see `Query.listed`."""
         layout = self._layout_of(collection)
-        place = _place_of(after) if after else None
+        if layout is None:
+            return self._listed_accounts(limit=limit, source=source, after=after)
+        place = self._place_of(after) if after else None
         if limit < 1:
             return []
         with self._reading(collection):
-            if layout is None:
-                found = self._newest.accounts(limit=limit, source=source, after=place)
-            else:
-                found = self._newest.listed(
-                    layout, limit=limit, source=source, bytes_max=bytes_max, after=place
-                )
-        time_field = "updated_at" if layout is None else layout.time_field
-        return [
-            Listed(
-                cursor_of(
-                    ms_from_datetime(one[time_field]),
-                    json_util.dumps(one["_id"], json_options=_EXACT),
-                ),
-                _readable(one),
+            found = self._newest.listed(
+                layout, limit=limit, source=source, bytes_max=bytes_max, after=place
             )
-            for one in found
-        ]
+            return [
+                Listed(self._cursor_of(one, layout.time_field), _readable(one)) for one in found
+            ]
 
     def folded(self) -> Folded:
         """Give the stored account, each source's part of one moment."""
@@ -164,6 +160,34 @@ class MongoQuery:
         """Close the connection; safe to call twice."""
         self._link.close()
 
+    def _listed_accounts(self, *, limit: int, source: str | None, after: str) -> list[Listed]:
+        name = read_name_cursor(after) if after else None
+        if limit < 1:
+            return []
+        with self._reading(LEDGER):
+            found = self._newest.accounts_by_source(limit=limit, source=source, after=name)
+        return [Listed(name_cursor(one["_id"]), one) for one in found]
+
+    def _cursor_of(self, document: Document, time_field: str) -> str:
+        """Give the cursor of a document: its `_id` as BSON, of whatever type another program took.
+
+        Read and written as the connection does it: what has come out of it goes into it.
+        """
+        codec = self._link.database.codec_options
+        identity = encode({"_id": document.get("_id")}, codec_options=codec)
+        return cursor_of(ms_from_datetime(document[time_field]), identity)
+
+    def _place_of(self, cursor: str) -> Place:
+        time_ms, encoded = read_cursor(cursor)
+        try:
+            time = EPOCH + timedelta(milliseconds=time_ms)
+            identity = decode(encoded, codec_options=self._link.database.codec_options)["_id"]
+        except (OverflowError, BSONError, KeyError) as error:
+            raise bad_cursor(cursor) from error
+        if len(encoded) > NESTED_BYTES_MAX and not isinstance(identity, str | bytes):
+            raise bad_cursor(cursor)
+        return Place(time, identity)
+
     def _layout_of(self, collection: str) -> Collection | None:
         """Give how a collection is laid out; None for the account."""
         layout = COLLECTIONS.get(collection)
@@ -192,21 +216,9 @@ class MongoQuery:
                 raise RefusedError("bad_query", f"reading {what}: {error}") from error
 
 
-def _place_of(cursor: str) -> Place:
-    time_ms, text = read_cursor(cursor)
-    try:
-        identity = json_util.loads(text, json_options=_EXACT)
-        time = EPOCH + timedelta(milliseconds=time_ms)
-    except (ValueError, TypeError, KeyError, OverflowError, BSONError) as error:
-        raise bad_cursor(cursor) from error
-    if not isinstance(identity, int | str | dict | ObjectId):
-        raise bad_cursor(cursor)
-    return Place(time, identity)
-
-
 def _readable(document: dict[str, Any]) -> dict[str, Any]:
     """Give a document with plain coordinates, also where several share them."""
-    stored = document["_id"]
+    stored = document.get("_id")
     if isinstance(stored, dict):
-        document["_id"] = stored["record"]
+        document["_id"] = stored.get("record", stored)
     return document
