@@ -13,25 +13,29 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("confluent_kafka")
 
+from confluent_kafka import OFFSET_END, Message, TopicPartition
 from confluent_kafka import Producer as Client
-from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from matchday.clock import SystemClock
 from matchday.domain.topics import PLANS, Topic
 from matchday.errors import ConfigError, FencedError, UnavailableError
 from matchday.ports import Bookmark, Partition, Record, Start, StreamRecord
+from matchday.stream import kafka_consumer
 from matchday.stream.kafka import KafkaStream
+from matchday.stream.kafka_client import Cluster
 from matchday.stream.kafka_consumer import KafkaConsumer
 from matchday.stream.kafka_producer import KafkaProducer
+from matchday.stream.kafka_records import fetch
 from servers.kafka import Kafka
 from servers.process import wait_until
 
@@ -461,15 +465,128 @@ def test_running_member_is_told_when_retention_passes_it(
     consumer.pause()
     consumer.poll(timeout_s=0.1, records_max=1)
     producer.commit({LEDGER: numbers(0, 10)})
-    name = shared._cluster.name_of(LEDGER)
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    asked = admin.delete_records([TopicPartition(name, 0, 7)])
-    first = next(iter(asked.values())).result(DEADLINE_S).low_watermark
+    expire(kafka, shared, 7)
     consumer.resume()
     found = poll_until(consumer, lambda: consumer._next[LEDGER_0] >= 10, what="the rest was read")
-    assert first == 7
     assert notes.told == ["assigned", (LEDGER_0, 0, 7)]
     assert [int(record.value) for record in found] == [7, 8, 9]
+
+
+def expire(broker: Kafka, stream: KafkaStream, before: int) -> None:
+    """Delete what the ledger holds before an offset, as retention does."""
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    place = TopicPartition(stream._cluster.name_of(LEDGER), 0, before)
+    (asked,) = admin.delete_records([place]).values()
+    asked.result(DEADLINE_S)
+
+
+def test_member_passed_by_retention_goes_on_although_the_broker_falls_silent_just_then(
+    broker: Kafka, stream: KafkaStream, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    producer = stream.producer("owner")
+    opened.callback(producer.close)
+    consumer = joined(stream, opened, notes)
+    consumer.commit({LEDGER_0: Bookmark(0)})
+    consumer.pause()
+    consumer.poll(timeout_s=0.1, records_max=1)
+    producer.commit({LEDGER: numbers(0, 10)})
+    expire(broker, stream, 7)
+
+    def fetch_then_silence(*args: Any, **options: Any) -> list[Message]:
+        found = fetch(*args, **options)
+        # The client has told that the place is gone; what there is instead cannot be asked.
+        if any(message.error() is not None for message in found):
+            broker.pause()
+        return found
+
+    consumer.resume()
+    with monkeypatch.context() as patch:
+        patch.setattr(kafka_consumer, "fetch", fetch_then_silence)
+        with pytest.raises(UnavailableError, match="asking for offsets"):
+            wait_until(lambda: bool(consumer.poll(timeout_s=0.1, records_max=9)), what="a record")
+    broker.resume()
+    found = poll_until(consumer, lambda: consumer._next.get(LEDGER_0) == 10, what="it read on")
+    assert notes.told.count((LEDGER_0, 0, 7)) == 1
+    assert [int(record.value) for record in found] == [7, 8, 9]
+
+
+def test_reader_is_at_its_end_where_all_that_it_lacks_has_expired(
+    kafka: Kafka, shared: KafkaStream, opened: ExitStack
+) -> None:
+    producer = shared.producer("owner")
+    opened.callback(producer.close)
+    producer.commit({LEDGER: numbers(0, 3)})
+    reader = shared.reader((LEDGER,), Start.beginning())
+    opened.callback(reader.close)
+    found: list[StreamRecord] = []
+
+    def at_end() -> bool:
+        found.extend(reader.poll(timeout_s=0.1, records_max=100))
+        return reader.is_at_end()
+
+    wait_until(at_end, what="it is at the end", timeout_s=DEADLINE_S)
+    # What its client fetched it would give, however old.
+    places = [shared._cluster.place(LEDGER_0)]
+    reader._client.pause(places)
+    producer.commit({LEDGER: numbers(3, 10)})
+    assert not reader.is_at_end()
+    expire(kafka, shared, OFFSET_END)
+    reader._client.resume(places)
+    wait_until(at_end, what="it is at the end again", timeout_s=DEADLINE_S)
+    producer.commit({LEDGER: numbers(13, 1)})
+    wait_until(lambda: at_end() and len(found) > 3, what="it goes on", timeout_s=DEADLINE_S)
+    assert [int(record.value) for record in found] == [0, 1, 2, 13]
+
+
+def test_reader_on_its_way_is_not_asked_for_the_oldest_records_at_each_look_at_the_end(
+    shared: KafkaStream, opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = shared.producer("owner")
+    opened.callback(producer.close)
+    for begin in range(0, 5_000, 500):
+        producer.commit({LEDGER: numbers(begin, 500)})
+    readers = [shared.reader((LEDGER,), Start.beginning()) for _ in range(5)]
+    asked: list[object] = []
+    firsts = Cluster.firsts
+
+    def count(cluster: Cluster, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        asked.append(partitions)
+        return firsts(cluster, partitions)
+
+    monkeypatch.setattr(Cluster, "firsts", count)
+    polls: list[int] = []
+    for reader in readers:
+        opened.callback(reader.close)
+        while not reader.is_at_end():
+            polls.append(len(reader.poll(timeout_s=5.0, records_max=100)))
+    assert sum(polls) == len(readers) * 5_000
+    # Only after a poll that gave nothing.
+    assert len(asked) <= polls.count(0)
+
+
+def test_quiet_partition_has_no_lag_while_another_one_is_busy(
+    shared: KafkaStream, opened: ExitStack
+) -> None:
+    topics, late_0 = (LEDGER, Topic.LATE), Partition(Topic.LATE, 0)
+    producer = shared.producer("owner")
+    opened.callback(producer.close)
+    producer.commit({topic: numbers(0, 1) for topic in topics})
+    first = joined(shared, opened, Notes(), topics=topics)
+    poll_until(first, lambda: all(first._next.values()), what="all is read")
+    first.commit(dict.fromkeys(first._next, Bookmark(1)))
+    first.close()
+    # From now on the quiet one has nothing but the marker behind its last record.
+    producer.commit({LEDGER: numbers(1, 1_000)})
+    member = joined(shared, opened, Notes(), topics=topics)
+
+    def has_no_lag() -> bool:
+        producer.commit({LEDGER: numbers(0, 1)})
+        # A poll that waits and gives nothing has always looked where every partition stands.
+        member.poll(timeout_s=0.0, records_max=100)
+        return member.ends()[late_0] == member._next[late_0]
+
+    wait_until(has_no_lag, what="the lag is gone", timeout_s=DEADLINE_S)
 
 
 def test_bookmark_beyond_the_end_is_an_error_and_not_a_silent_restart(

@@ -350,6 +350,26 @@ def test_member_is_told_what_retention_deleted_and_reads_on_after_it(stage: Stag
     assert values_of(successor.records) == list(range(10, 15))
 
 
+def test_member_overtaken_by_retention_is_given_or_told_of_each_record_once(stage: Stage) -> None:
+    producer = stage.producer()
+    for begin in (0, 10):
+        producer.commit({LEDGER: numbered(begin, 10)})
+    written = [record.offset for record in stage.stored(LEDGER)]
+    member = stage.member(unique("group"), LEDGER)
+    wait_until(lambda: bool(member.poll(records_max=3)), what="it took some", timeout_s=DEADLINE_S)
+    stage.world.expire(LEDGER)
+    producer.commit({LEDGER: numbered(20, 10)})
+    newest = drain(stage.reader(Start.last(5), LEDGER))[-1]
+    poll_until(lambda: newest in member.records, member, what="it read on")
+    given = [record.offset for record in member.records]
+    told = [range(wanted, first) for _, wanted, first in member.recorder.expirations]
+    assert given == sorted(set(given))
+    # How much of the old a stream has at hand is its own matter.
+    for offset in written:
+        assert (offset in given) + sum(offset in gap for gap in told) == 1
+    assert values_of(member.records)[-10:] == list(range(20, 30))
+
+
 def test_new_group_is_not_told_of_records_deleted_before_it_began(stage: Stage) -> None:
     producer = stage.producer()
     producer.commit({LEDGER: numbered(0, 10)})

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from matchday.clock import ManualClock, SystemClock
 from matchday.domain.topics import Topic
 from matchday.errors import ConfigError, UnavailableError
-from matchday.ports import Record, Start
+from matchday.ports import Record, Start, StreamRecord
+from matchday.stream import embedded_tables as tables
 from matchday.stream.embedded import EmbeddedStream
 from servers.process import wait_until
 
@@ -183,6 +187,47 @@ def test_full_disk_spends_the_producer_and_a_new_one_resolves_the_doubt(tmp_path
     assert stream.link().is_up
     reader.close()
     stream.close()
+
+
+@pytest.mark.parametrize("batches_before", range(3))
+def test_record_is_neither_lost_nor_twice_where_reading_fails_in_the_middle_of_a_poll(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_before: int
+) -> None:
+    stream = EmbeddedStream(tmp_path, clock=ManualClock())
+    stream.prepare()
+    producer = stream.producer("owner")
+    for batch in range(2):
+        numbers = [Record(b"key", b"%d" % (3 * batch + one)) for one in range(3)]
+        producer.commit({Topic.LEDGER: numbers, Topic.LATE: numbers})
+    reader = stream.reader([Topic.LEDGER, Topic.LATE], Start.beginning())
+    found = reader.poll(timeout_s=0, records_max=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "read", failing_after(batches_before))
+        with pytest.raises(UnavailableError, match="disk I/O error"):
+            reader.poll(timeout_s=0, records_max=100)
+    while not reader.is_at_end():
+        found += reader.poll(timeout_s=0, records_max=100)
+    for topic in (Topic.LEDGER, Topic.LATE):
+        given = [(one.offset, one.value) for one in found if one.topic == topic]
+        assert given == [(number, b"%d" % number) for number in range(6)]
+    reader.close()
+    stream.close()
+
+
+def failing_after(batches: int) -> Callable[..., Iterator[list[StreamRecord]]]:
+    """Give what reads as `tables.read` does, until the disk fails after so many batches."""
+    left = iter(range(batches))
+    read = tables.read
+
+    def failing(*args: Any, **options: Any) -> Generator[list[StreamRecord], None, None]:
+        for batch in read(*args, **options):
+            if next(left, None) is None:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                raise error
+            yield batch
+
+    return failing
 
 
 def limit_pages(stream: EmbeddedStream, pages: int) -> None:

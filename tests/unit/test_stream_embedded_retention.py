@@ -124,6 +124,27 @@ def test_member_overtaken_by_retention_is_told_before_it_reads_on(
     member.close()
 
 
+@pytest.mark.parametrize("taken", range(1, 7))
+def test_member_overtaken_amid_a_batch_is_given_or_told_of_each_record_once(
+    stream: EmbeddedStream, clock: ManualClock, taken: int
+) -> None:
+    for _ in range(3):
+        put(stream, b"old", b"old", b"old")
+    listener = Listener()
+    member = stream.consumer("group", [LEDGER], listener)
+    offsets = [one.offset for one in member.poll(timeout_s=0, records_max=taken)]
+    clock.advance(KEPT_S + 1)
+    stream.enforce_retention()
+    put(stream, b"new", b"new")
+    while records := member.poll(timeout_s=0, records_max=9):
+        offsets += [one.offset for one in records]
+    # A batch is read as a whole: what of it was at hand is given still.
+    first_gone = 3 if taken <= 3 else 6
+    assert offsets == [*range(first_gone), 9, 10]
+    assert listener.expirations == [(PLACE, first_gone, 9)]
+    member.close()
+
+
 def test_member_that_waits_at_the_end_misses_nothing(
     stream: EmbeddedStream, clock: ManualClock
 ) -> None:

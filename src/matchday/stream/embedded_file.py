@@ -268,21 +268,15 @@ class Cursors:
         A partition whose next record was deleted moves on to the oldest one kept; when that
         happens no records are given, so that the gaps can be told first.
         """
-        with self._snapshot() as held:
-            gaps = [cursor.skip(held[cursor.row]) for cursor in self._cursors.values()]
-            found = [gap for gap in gaps if gap is not None]
-            if found:
-                return Taken(found, [])
-            records: list[StreamRecord] = []
-            for cursor in list(self._cursors.values()):
-                if len(records) >= records_max:
-                    break
-                records += cursor.take(
-                    self._connection, held[cursor.row], records_max - len(records)
-                )
-                # The next call begins with the partitions that this one did not reach.
-                self._cursors[cursor.partition] = self._cursors.pop(cursor.partition)
-        return Taken([], records)
+        begun = self.offsets()
+        try:
+            with self._snapshot() as held:
+                return self._take(held, records_max)
+        except BaseException:
+            # Nothing of it is given, so all of it is looked for again.
+            for partition, offset in begun.items():
+                self._cursors[partition].go_to(offset)
+            raise
 
     def is_at_end(self) -> bool:
         """Tell whether everything committed before this call has been given."""
@@ -306,6 +300,20 @@ class Cursors:
         self._cursors.clear()
         self._connection.close()
 
+    def _take(self, held: Mapping[int, tables.Span], records_max: int) -> Taken:
+        gaps = [cursor.skip(held[cursor.row]) for cursor in self._cursors.values()]
+        if found := [gap for gap in gaps if gap is not None]:
+            return Taken(found, [])
+        records: list[StreamRecord] = []
+        for cursor in list(self._cursors.values()):
+            if len(records) >= records_max:
+                break
+            wanted = records_max - len(records)
+            records += cursor.take(self._connection, held[cursor.row], wanted)
+            # The next call begins with the partitions that this one did not reach.
+            self._cursors[cursor.partition] = self._cursors.pop(cursor.partition)
+        return Taken([], records)
+
     @contextmanager
     def _snapshot(self) -> Iterator[dict[int, tables.Span]]:
         # One view of the file, so that retention cannot pass between two looks.
@@ -323,6 +331,10 @@ class _Cursor:
     def __init__(self, partition: Partition, row: int, offset: int) -> None:
         self.partition = partition
         self.row = row
+        self.go_to(offset)
+
+    def go_to(self, offset: int) -> None:
+        """Stand at an offset, with nothing at hand."""
         self.offset = offset
         self._ahead: list[StreamRecord] = []
         self._place = 0
@@ -342,7 +354,8 @@ class _Cursor:
         found = self._ahead[self._place : self._place + records_max]
         self._place += len(found)
         self.offset += len(found)
-        if len(found) == records_max or self.offset >= span.next:
+        # What retention deleted behind the records at hand is told of before it is passed.
+        if len(found) == records_max or not span.first <= self.offset < span.next:
             return found
         size_bytes = 0
         rows = tables.read(connection, self.partition, partition_id=self.row, offset=self.offset)

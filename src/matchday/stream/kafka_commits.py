@@ -77,11 +77,13 @@ class BoundedCommits:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._is_abandoned = False
+        self._is_over = True
+        """The thread has looked whether the client was abandoned; it lives on for a moment."""
 
     @property
     def is_stuck(self) -> bool:
         """Tell whether a commit is still not answered, so that the client cannot be used."""
-        return self._thread is not None and self._thread.is_alive()
+        return not self._is_over and self._thread is not None and self._thread.is_alive()
 
     def commit(self, places: list[TopicPartition], *, timeout_s: float) -> None:
         """Commit offsets and wait for the outcome.
@@ -98,11 +100,13 @@ class BoundedCommits:
             """Commit, and close the client if it was abandoned meanwhile."""
             outcome.run(lambda: self.commit_here(places))
             with self._lock:
+                self._is_over = True
                 is_abandoned = self._is_abandoned
             if is_abandoned:
                 self._client.close()
 
         # It ends with the process where the broker never answers again.
+        self._is_over = False
         self._thread = threading.Thread(target=run, name=THREAD, daemon=True)
         self._thread.start()
         self._thread.join(timeout_s)

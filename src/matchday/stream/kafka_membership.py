@@ -1,14 +1,21 @@
-"""The settings of those who read: members of groups, and readers outside of them.
+"""What those who read start with: their settings, and the bookmarks of their group.
 
-Owns how far a client reads ahead and how a member shows that it lives. Does not own the clients.
+Owns how far a client reads ahead, how a member shows that it lives, and how it asks where its
+group goes on. Does not own the clients.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from confluent_kafka import Consumer, TopicPartition
+
+from matchday.domain.topics import Topic
+from matchday.ports import Bookmark, Partition
 from matchday.stream.kafka_client import Cluster
+from matchday.stream.kafka_records import bookmark_of, committed
 
 # How much the client reads ahead: kB over all partitions, where one larger record still passes,
 # and messages of a partition, each of which takes it hundreds of bytes more. Four times as much
@@ -56,3 +63,30 @@ class Membership:
         if self.instance:
             found["group.instance.id"] = cluster.prefix + self.instance
         return found
+
+
+def ask_bookmarks(
+    cluster: Cluster,
+    client: Consumer,
+    places: list[TopicPartition],
+    *,
+    topics: Mapping[str, Topic],
+    group: str,
+) -> dict[Partition, Bookmark | None]:
+    """Ask for what the group of `client` has committed; errors as of `Cluster.ask`.
+
+    It waits for transactions that are still open on these bookmarks, so that nothing is taken
+    over from before a commit that is about to be there.
+
+    Args:
+        cluster: Whose the group is.
+        client: A member of it.
+        places: Of which partitions.
+        topics: The topics by their names in the cluster.
+        group: Its name, for the error's text.
+    """
+    answers = cluster.ask(
+        lambda left_s: committed(client, places, timeout_s=left_s),
+        action=f"asking for the bookmarks of group {group}",
+    )
+    return {Partition(topics[one.topic], one.partition): bookmark_of(one) for one in answers}

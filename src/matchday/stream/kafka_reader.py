@@ -30,7 +30,9 @@ class KafkaReader:
     """A reader of partitions; see `matchday.ports.Reader` for the contract.
 
     It reads the partitions that exist when it is made. Where retention passes the place to
-    read, or a topic is made anew, it goes on at the oldest record kept.
+    read, or a topic is made anew, it goes on at the oldest record kept. So it does from an
+    offset beyond the end, which only a topic made anew explains: every opening would have to
+    ask for the ends to begin there.
     """
 
     def __init__(self, cluster: Cluster, partitions: Sequence[Partition], start: Start) -> None:
@@ -39,6 +41,8 @@ class KafkaReader:
         self._trouble: str | None = None
         self._is_closed = False
         self._kept: list[StreamRecord] = []
+        self._is_busy = True
+        """The client gave something at the last look, or was not asked yet."""
         self._order = Order()
         self._starts = self._resolve(partitions, start)
         self._open()
@@ -68,13 +72,20 @@ class KafkaReader:
         if self._kept:
             return False
         ends = self._cluster.ends(self._starts, is_strict=is_strict)
+        was_busy = self._is_busy
         # The markers that end transactions have offsets, too. The client passes them like
         # records that it gives to nobody, so the ones after the last record still lie there.
         self._take(timeout_s=0.0, count_max=LOOK_AHEAD_RECORDS)
         if self._kept:
             return False
         reached = self.offsets()
-        return all(reached[one] >= end for one, end in ends.items())
+        behind = [one for one, end in ends.items() if reached[one] < end]
+        if not behind or was_busy:
+            return not behind
+        # Where all that lacks has expired nothing comes any more, and no position shows it.
+        # Asked after two looks without a record only: on its way a reader asks for ends enough.
+        firsts = self._cluster.firsts(behind)
+        return all(firsts[one] >= ends[one] for one in behind)
 
     def offsets(self) -> Mapping[Partition, int]:
         """Give the offset of the next record to look for, per partition; see the port."""
@@ -121,6 +132,7 @@ class KafkaReader:
 
     def _take(self, *, timeout_s: float, count_max: int) -> None:
         messages = fetch(self._client, timeout_s=timeout_s, count_max=count_max)
+        self._is_busy = bool(messages)
         runs, reports = convert(messages, self._topics)
         # Of all, as `is_at_end` believes them.
         places = {one: self._cluster.place(one) for one in self._starts}
