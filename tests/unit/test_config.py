@@ -172,3 +172,11 @@ def test_setting_given_both_itself_and_as_a_file_is_refused(tmp_path: Path):
     assert "hunter2" not in str(caught.value)
     both["MATCHDAY_STORE__URL"] = ""
     assert load(environ=both).settings.store.url.get_secret_value() == "mongodb://root:hunter2@b"
+
+
+def test_options_of_an_address_that_can_hold_a_secret_are_masked():
+    url = "mongodb://h/?tls=true&tlsCertificateKeyFilePassword=hunter2"
+    loaded = load(environ={"MATCHDAY_STORE__URL": url, "MATCHDAY_STREAM__URL": "hunter2"})
+    shown = {row.name: row.value for row in show(loaded)}
+    assert shown["store.url"] == "mongodb://h/?tls=true&tlsCertificateKeyFilePassword=***"
+    assert shown["stream.url"] == "***"

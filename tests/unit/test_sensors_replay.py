@@ -269,3 +269,31 @@ def test_run_killed_before_its_last_acknowledgement_does_not_begin_anew(
 def test_impossible_speed_is_a_config_error(speed: float) -> None:
     with pytest.raises(ConfigError, match="speed"):
         ReplayOptions(speed=speed)
+
+
+class AwayOutlet(ListOutlet):
+    """Its broker is away; the process dies when that was so for eleven minutes."""
+
+    def pump(self, timeout_s: float) -> None:
+        self.clock.advance(timeout_s)
+        if self.clock.wall_ms() > START_MS + 660_000:
+            raise Killed
+
+
+@pytest.mark.parametrize("room", [50_000, 3])
+def test_run_killed_in_a_long_outage_is_gone_on_with(
+    recording: Recording, tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matchday.sensors.replay.BATCH_MAX", 1)
+    box = Outbox(tmp_path / "o.sqlite", messages_max=room)
+    first = AwayOutlet(ManualClock(wall_ms=START_MS), box)
+    with pytest.raises(Killed):
+        play(recording, first, speed=math.inf)
+    box.close()
+    second = ListOutlet(first.clock, Outbox(tmp_path / "o.sqlite", messages_max=room))
+
+    play(recording, second, speed=math.inf)
+
+    assert [payload["seq"] for payload in second.payloads] == [1, 2, 3, 4, 5]
+    assert len({payload["session"] for payload in second.payloads}) == 1
+    second.outbox.close()

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from matchday.config.checks import ENV_PREFIX, check_together
+from matchday.config.checks import EMBEDDED, ENV_PREFIX, check_together
 from matchday.config.secret import Secret
 from matchday.config.sections import RULES, Section, Settings
 from matchday.errors import ConfigError
@@ -288,4 +288,15 @@ def _masked(secret: Secret) -> str:
     text = secret.get_secret_value()
     scheme, mark, rest = text.partition("://") if "://" in text else ("", "", text)
     credentials, at, address = rest.rpartition("@")
-    return f"{scheme}{mark}{'***@' if at and credentials else ''}{address}"
+    address, question, options = address.partition("?")
+    shown = "&".join(_masked_option(option) for option in options.split("&"))
+    if not mark and not at and text != EMBEDDED:
+        return "***"  # No address: a password perhaps, in the wrong place.
+    return f"{scheme}{mark}{'***@' if at and credentials else ''}{address}{question}{shown}"
+
+
+def _masked_option(option: str) -> str:
+    """Show an option of an address; of those that can hold a secret, only the name."""
+    name, equals, _ = option.partition("=")
+    is_secret = any(word in name.lower() for word in ("password", "token", "properties"))
+    return f"{name}{equals}***" if is_secret else option

@@ -68,9 +68,14 @@ def parse_broker(url: str, *, ca_file: Path | None = None) -> Broker:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"reading mqtt url: {error}") from None
-    if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/"):
+    except ValueError:
+        # The library's sentence quotes the text, and may take a password for the port.
+        raise ConfigError(
+            "reading mqtt url: its host or port cannot be read; '/', '?' and '#' of a password"
+            " must be percent-encoded"
+        ) from None
+    rest = parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in _PORTS or not parts.hostname or rest:
         raise ConfigError(
             f"reading mqtt url with scheme {parts.scheme!r}: must be mqtt[s]://host:port"
         )

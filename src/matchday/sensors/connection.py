@@ -63,6 +63,9 @@ class Connection:
 
     def drop(self) -> None:
         """Forget the connection; paho closes the socket with its client."""
+        # Each knows the other: left to the collector, which looks rarely, every try of an
+        # outage would keep its sockets and its TLS context, most of a megabyte.
+        self.client.on_connect = self.client.on_disconnect = self.client.on_publish = None
         link = self.client.socket()
         if link is not None:
             link.close()

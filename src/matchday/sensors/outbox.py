@@ -191,10 +191,13 @@ class Outbox:
 
     def close(self) -> None:
         """Settle and close the file; safe to call twice."""
-        if self._file is not None:
-            self.settle()
-            self._file.close()
-            self._file = None
+        file = self._file
+        if file is not None:
+            try:
+                self.settle()
+            finally:
+                self._file = None
+                file.close()
 
     def __enter__(self) -> Self:
         return self

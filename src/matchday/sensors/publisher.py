@@ -46,6 +46,8 @@ BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 10.0
 SETTLE_EVERY_S: Final = 1.0
 WARN_EVERY_S: Final = 10.0
+ANSWER_S: Final = 20.0
+"""How long messages may go unanswered before the link is shown as down."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Publisher:
         self._retry_at_s = 0.0
         self._settle_at_s = 0.0
         self._warn_at_s = 0.0
+        self._answered_s = 0.0
+        self._is_silent = False
         self._held: dict[str, _Held] = {}
         self._sent = self._acknowledged = self._refused = self._told = 0
         self._link = LinkState("mqtt", False, clock.wall_ms(), f"{broker.shown}: not tried yet")
@@ -198,6 +202,7 @@ class Publisher:
         try:
             connect(client, self._broker)
         except UnavailableError as error:
+            connection.drop()
             self._lost(str(error))
             return
         self._outbox.rewind()
@@ -238,6 +243,8 @@ class Publisher:
             info = connection.client.publish(parcel.topic, parcel.payload, qos=1)
         except ValueError as error:
             raise ConfigError(f"publishing to {parcel.topic!r}: {error}") from error
+        if not connection.inflight:
+            self._answered_s = self._clock.monotonic_s()
         connection.inflight[info.mid] = parcel
         self._sent += 1
         return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -253,12 +260,14 @@ class Publisher:
             if not connection.is_accepted:
                 self._protocol.closed_silently()
             self._lost(f"{self._broker.shown}: {connection.farewell or error_string(code)}")
-        elif connection.is_accepted and not self._link.is_up:
+        elif connection.is_accepted and not self._link.is_up and not self._is_silent:
             self._restored()
         elif not connection.is_accepted and now_s > connection.deadline_s:
             self._lost(f"{self._broker.shown}: no answer to CONNECT")
 
     def _answered(self, connection: Connection, mid: int, reason: ReasonCode) -> None:
+        self._answered_s = self._clock.monotonic_s()
+        self._is_silent = False
         parcel = connection.inflight.pop(mid, None)
         if parcel is None:
             return
@@ -266,6 +275,8 @@ class Publisher:
         if is_accepted(reason.value):
             self._outbox.acknowledge(parcel.number)
             self._acknowledged += 1
+            # Not before: who lets us in and hangs up at each message is tried rarely, too.
+            self._attempts = 0
             connection.open_window()
             if trouble is not None:
                 del self._troubles[parcel.topic]
@@ -292,7 +303,6 @@ class Publisher:
 
     def _restored(self) -> None:
         self._protocol.accepted()
-        self._attempts = 0
         version = "5" if self._protocol.is_v5 else "3.1.1"
         detail = f"{self._broker.shown}, MQTT {version}"
         self._link = LinkState("mqtt", True, self._clock.wall_ms(), detail)
@@ -302,6 +312,7 @@ class Publisher:
         if self._connection is not None:
             self._connection.drop()
             self._connection = None
+        self._is_silent = False
         for trouble in self._troubles.values():
             # The outbox offers them again with everything else.
             trouble.parked.clear()
@@ -323,11 +334,21 @@ class Publisher:
         if news:
             self._told = self._acknowledged
             emit(PublicationsAcknowledged(count=news))
+        self._tell_silence(now_s)
         if self._held and (is_last or now_s >= self._warn_at_s):
             self._warn_at_s = now_s + WARN_EVERY_S
             for reason, held in self._held.items():
                 emit(PublicationsHeld(reason=reason, count=held.count, example=held.example))
             self._held.clear()
+
+    def _tell_silence(self, now_s: float) -> None:
+        """Tell, once, of a side that keeps the connection and answers no message."""
+        waiting = 0 if self._connection is None else len(self._connection.inflight)
+        if waiting and self._link.is_up and now_s - self._answered_s >= ANSWER_S:
+            self._is_silent = True
+            detail = f"{self._broker.shown}: {waiting} messages without an answer"
+            self._link = LinkState("mqtt", False, self._clock.wall_ms(), detail)
+            emit(LinkLost(link=f"mqtt.{self._client_id}", detail=detail))
 
 
 @dataclass

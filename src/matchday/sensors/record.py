@@ -14,6 +14,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,6 +24,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from matchday.clock import Clock
 from matchday.errors import ConfigError, UnavailableError
@@ -89,11 +91,15 @@ def record(
     try:
         while not stop.is_set():
             recorder.pump(stop)
-        return recorder.close()
+        recorded = recorder.close()
+        sink.close()
+        return recorded
     except OSError as error:
         raise UnavailableError(f"recording to {path}: {error.strerror}") from error
     finally:
-        sink.close()
+        # What is left in its buffer is tried once more, and no news.
+        with suppress(OSError):
+            sink.close()
 
 
 class _Sink(Protocol):
@@ -227,6 +233,7 @@ class _Recorder:
                 receive_max=2 * FLUSH_COUNT,
             )
         except UnavailableError as error:
+            client.on_connect = client.on_subscribe = client.on_message = None
             self._lost(str(error))
             return
         self._client = client
@@ -236,7 +243,12 @@ class _Recorder:
         self._attempts = 0
         emit(LinkRestored(link="mqtt", detail=self._broker.shown))
         # Also where the session was kept: it costs nothing and heals a lost one.
-        client.subscribe([(name, 1) for name in self._filters])
+        if not self._protocol.is_v5:
+            client.subscribe([(name, 1) for name in self._filters])
+            return
+        # Else what is retained would come, and be recorded, anew with every connection.
+        how = SubscribeOptions(1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        client.subscribe([(name, how) for name in self._filters])
 
     def _write(self) -> None:
         for arrived_ms, message in self._heard.take():
@@ -271,14 +283,15 @@ class _Recorder:
         self._attempts += 1
         # Acknowledgements never cross connections: what is written comes once more. What
         # came at QoS 0 does not.
-        self._in_doubt = Counter(
-            content for message, content in self._unacknowledged if message.qos
-        )
+        # More than one try may be lost before they do.
+        self._in_doubt.update(content for message, content in self._unacknowledged if message.qos)
         self._unacknowledged.clear()
         self._drop()
 
     def _drop(self) -> None:
         if self._client is not None:
+            # See `Connection.drop`.
+            self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
             link = self._client.socket()
             if link is not None:
                 link.close()

@@ -33,6 +33,8 @@ from matchday.sensors.recordings import Recording
 from matchday.sensors.series import original_time
 
 RESUME_WITHIN_MS: Final = 600_000
+NOTE_EVERY_S: Final = 60.0
+"""How often a run that waits for room notes that it goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,13 +170,21 @@ class _Player:
         return done
 
     def _hand_over(self, batch: Sequence[Draft], run: Run, done: int) -> bool:
-        moved = msgspec.structs.replace(
-            run,
-            position=run.position + done + len(batch),
-            offered_ms=self._clock.wall_ms(),
-        )
-        notes = {_note_name(self._recording): msgspec.json.encode(moved)}
+        noted_s = self._clock.monotonic_s()
+        while self._outlet.is_full and not self._stop.is_set():
+            self._outlet.pump(WAIT_S)
+            if self._clock.monotonic_s() - noted_s >= NOTE_EVERY_S:
+                # Killed in a long outage it is gone on with all the same.
+                noted_s = self._clock.monotonic_s()
+                self._outlet.offer((), notes=self._notes(run, done))
+        notes = self._notes(run, done + len(batch))
         return hand_over(batch, self._outlet, self._stop, notes=notes)
+
+    def _notes(self, run: Run, done: int) -> dict[str, bytes]:
+        moved = msgspec.structs.replace(
+            run, position=run.position + done, offered_ms=self._clock.wall_ms()
+        )
+        return {_note_name(self._recording): msgspec.json.encode(moved)}
 
     def _draft(self, message: RecordedMessage, run: Run) -> Draft:
         return _draft(
@@ -244,6 +254,10 @@ def _interrupted(
         return None
     due_ms = 0.0
     following = next(islice(recording, run.position, None), None)
+    if following is None and outlet.pending_count:
+        # However long ago: it has nothing left to hand over, and begun anew it would send all
+        # of it a second time, under other numbers.
+        return run
     if following is not None:
         since_first_ms = following.t_ms - recording.span().first_ms
         due_ms = run.started_ms + since_first_ms / options.speed

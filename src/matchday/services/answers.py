@@ -17,7 +17,14 @@ from matchday.errors import ConfigError, RefusedError
 from matchday.ports import Partition, Start, Stream, StreamRecord
 from matchday.services.accounting import settled_account, to_the_end, verify
 from matchday.services.doctor import Diagnosis, examine
-from matchday.services.links import feed_opener, is_embedded, open_query, open_stream, read_token
+from matchday.services.links import (
+    check_addresses,
+    feed_opener,
+    is_embedded,
+    open_query,
+    open_stream,
+    read_token,
+)
 from matchday.services.printing import (
     in_one_line,
     print_bytes,
@@ -121,9 +128,16 @@ def check_settings(settings: Settings) -> None:
     import random
 
     from matchday.clock import SystemClock
+    from matchday.ingest.adapters import Adapters
     from matchday.services.analysis import plan_of
+    from matchday.services.setup import read_accounts
+    from matchday.services.stages import zone_of
 
     plan_of(settings)
+    zone_of(settings.ingest.zone)
+    Adapters(settings.ingest.adapters)
+    check_addresses(settings)
+    read_accounts(settings.setup.accounts_file)
     read_token(settings.http.token_file)
     for slot in settings.ingest.all_slots():
         feed_opener(settings, slot, clock=SystemClock(), rng=random.Random())

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from matchday.clock import Clock
 from matchday.config import Settings
 from matchday.dashboard.state import Attribution
+from matchday.errors import UnavailableError
+from matchday.observe.events import LinkLost, emit
 from matchday.ports import LinkState
 from matchday.sensors.recorded import ReadOptions
 from matchday.services.bundled import examples
@@ -180,7 +182,16 @@ class _Part:
             while not is_taken():
                 if self._clock.wait(stop, START_LOOK_S):
                     return
-            self._run(stop)
+            is_told = False
+            while not stop.is_set():
+                try:
+                    self._run(stop)
+                except UnavailableError as error:
+                    # Its disk is full: all else in this process waits for room, so does this.
+                    if not is_told:
+                        emit(LinkLost(link=f"outbox.{self._source.name}", detail=str(error)))
+                    is_told = True
+                    self._clock.wait(stop, error.retry_after_s)
 
         return Role(f"demo.{self._source.name}", run)
 

@@ -132,8 +132,10 @@ def _check_embedded_store(settings: Settings, clock: Clock) -> list[str]:
         return problems
     try:
         folder = claim_folder(settings)
-    except ConfigError:
-        return []  # a running process owns and checks it
+    except ConfigError as error:
+        if isinstance(error.__cause__, BlockingIOError):
+            return []  # a running process owns and checks it
+        return [str(error)]
     try:
         with closing(open_store(settings, clock=clock)) as store:
             return store.check()

@@ -11,10 +11,12 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from types import FrameType
 
-from matchday.clock import Clock
+from matchday.clock import Clock, SystemClock
 from matchday.errors import MatchdayError
 from matchday.observe import events
 from matchday.services.memory import return_room, spare_collector
@@ -23,6 +25,8 @@ DEADLINE_S = 20.0
 GRACEFUL_SHARE = 0.75
 CHECK_S = 0.05
 RETURN_ROOM_EVERY_S = 10.0
+SAME_STOP_S = 0.5
+"""Signals so close are one wish: `timeout`, and a terminal beside a wrapper, send each twice."""
 
 
 @dataclass
@@ -63,13 +67,15 @@ class Service:
         self._roles = list(roles)
         self._clock = clock
         self._deadline_s = deadline_s
-        self._wake = threading.Event()
-        self.stop_requested = threading.Event()
+        # No Event: its `set` takes a plain lock, and a second signal inside of the first one's
+        # handler would wait for ever for what its own thread holds. `put` may be re-entered.
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self.is_stop_requested = False
 
     def request_stop(self) -> None:
         """Ask the service to drain and stop; safe from any thread and from a signal."""
-        self.stop_requested.set()
-        self._wake.set()
+        self.is_stop_requested = True
+        self._wake.put(None)
 
     def run(self) -> None:
         """Start all roles, wait for a stop or a failure, then stop in flow order.
@@ -84,16 +90,22 @@ class Service:
         events.emit(events.ServiceStarted(self._name))
         try:
             # A signal interrupts the wait by itself.
-            while not self._wake.wait(RETURN_ROOM_EVERY_S):
+            while not self._is_woken(RETURN_ROOM_EVERY_S):
                 return_room()
         except KeyboardInterrupt:
-            self.stop_requested.set()
+            self.is_stop_requested = True
         began_s = self._clock.monotonic_s()
         self._drain(began_s)
         events.emit(events.ServiceStopped(self._name, self._clock.monotonic_s() - began_s))
         for role in self._roles:
             if role.error is not None:
                 raise role.error
+
+    def _is_woken(self, timeout_s: float) -> bool:
+        with suppress(Empty):
+            self._wake.get(timeout=timeout_s)
+            return True
+        return False
 
     def _work(self, role: Role) -> None:
         try:
@@ -104,7 +116,7 @@ class Service:
                 events.emit(events.RoleCrashed(role.name, repr(error)))
         finally:
             if not role.stop.is_set():
-                self._wake.set()
+                self._wake.put(None)
 
     def _drain(self, began_s: float) -> None:
         graceful_until_s = began_s + GRACEFUL_SHARE * self._deadline_s
@@ -136,12 +148,18 @@ def serve(service: Service) -> int:
 
 def stop_on_signals(service: Service) -> None:
     """Make SIGTERM and SIGINT ask the service to stop; a second SIGINT ends it at once."""
+    clock = SystemClock()
+    asked_s = 0.0
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         """Ask for a stop; the second SIGINT raises KeyboardInterrupt in the main thread."""
-        if service.stop_requested.is_set() and number == signal.SIGINT:
+        nonlocal asked_s
+        now_s = clock.monotonic_s()
+        if not service.is_stop_requested:
+            asked_s = now_s
+            service.request_stop()
+        elif number == signal.SIGINT and now_s - asked_s >= SAME_STOP_S:
             raise KeyboardInterrupt
-        service.request_stop()
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)

@@ -20,6 +20,7 @@ from matchday.domain.topics import DAY_MS, Topic
 from matchday.errors import ConfigError, UnavailableError
 from matchday.ports import Feed, Query, Store, Stream
 from matchday.sqlite import DataFolder
+from matchday.stream.kafka_url import KafkaAddress
 
 EMBEDDED = "embedded:"
 BACKOFF_S_MAX = 2.0
@@ -185,6 +186,21 @@ def feed_opener(
     return lambda: BrokerFeed(broker, clock=clock, rng=rng)
 
 
+def check_addresses(settings: Settings) -> None:
+    """Check `stream.url` and `store.url` as far as one can without their clients.
+
+    Raises:
+        ConfigError: One is no address of a known kind.
+    """
+    stream, store = settings.stream.url.get_secret_value(), settings.store.url.get_secret_value()
+    if stream.startswith(("kafka://", "kafkas://")):
+        KafkaAddress.parse(stream)
+    elif not is_embedded(stream):
+        raise _unknown("stream.url", stream, "embedded: or kafka://host:port")
+    if not is_embedded(store) and not store.startswith(("mongodb://", "mongodb+srv://")):
+        raise _unknown("store.url", store, "embedded: or mongodb://host:port")
+
+
 class Users:
     """Who may publish to the endpoint; compares digests in constant time."""
 
@@ -298,5 +314,7 @@ def _no_extra(name: str, extra: str) -> ConfigError:
 
 
 def _unknown(name: str, url: str, wanted: str) -> ConfigError:
-    scheme = url.partition(":")[0][:20]
-    return ConfigError(f"opening {name}: scheme {scheme!r} is not known, wanted {wanted}")
+    scheme, mark, _ = url.partition("://")
+    # What has no scheme may be a password in the wrong place.
+    shown = f"scheme {scheme[:20]!r} is not known" if mark else "it is no address"
+    return ConfigError(f"opening {name}: {shown}, wanted {wanted}")

@@ -18,7 +18,7 @@ from matchday.domain.instants import iso_from_ms
 from matchday.domain.reading import Reading
 from matchday.domain.venue import read_venue
 from matchday.domain.wire import encode_finding
-from matchday.errors import ConfigError, RefusedError
+from matchday.errors import ConfigError, MatchdayError, RefusedError
 from matchday.ingest.adapters import Adapters
 from matchday.sensors.recordings import ReadOptions, Recording, open_recording
 from matchday.services.analysis import plan_of
@@ -59,7 +59,13 @@ def analyse_file(settings: Settings, request: AnalyseRequest) -> None:
     recording = open_recording(request.recording, options)
     tally = _Tally()
     findings = analyse_recording(readings_of(recording, tally), plan)
-    count = write_findings(findings, request.out)
+    try:
+        count = write_findings(findings, request.out)
+    except OSError as error:
+        # Nobody reads them any more: the command line knows that.
+        if request.out is None:
+            raise
+        raise MatchdayError(f"writing {request.out}: {error.strerror or error}") from error
     print(  # noqa: T201
         f"{tally.readings} readings, {tally.refused} refused, {count} findings", file=sys.stderr
     )

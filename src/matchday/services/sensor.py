@@ -182,15 +182,16 @@ def _publishing(
         publisher.flush(timeout_s=FLUSH_S if stop.is_set() else math.inf, stop=_later(stop))
 
     def close() -> None:
-        """Say what became of the messages, then close connection and slot."""
+        """Close connection and slot, then say what became of the messages."""
         published = publisher.published()
-        _tell(
-            f"{source}: {published.acknowledged} messages acknowledged, "
-            f"{publisher.pending_count} kept, {published.refused} refused and tried again"
-        )
+        fate = "kept" if slot is not None else "given up (sensor.state_dir would keep them)"
         publisher.close()
         if slot is not None:
             slot.close()
+        _tell(
+            f"{source}: {published.acknowledged} messages acknowledged, "
+            f"{publisher.pending_count} {fate}, {published.refused} refused and tried again"
+        )
 
     def links() -> list[LinkState]:
         """Give the state of the connection to the broker."""

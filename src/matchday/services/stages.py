@@ -51,7 +51,7 @@ def build_ingest(
         slot.name: _WatchedFeed(feed_opener(settings, slot, clock=clock, rng=rng))
         for slot in settings.ingest.all_slots()
     }
-    adapters = Adapters(settings.ingest.adapters, zone=_zone(settings.ingest.zone))
+    adapters = Adapters(settings.ingest.adapters, zone=zone_of(settings.ingest.zone))
     gate = gate_policy(settings)
     policy = BridgePolicy(
         slot_count=len(feeds),
@@ -215,7 +215,12 @@ def read_venues(settings: Settings) -> Sequence[Venue]:
     return venues
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_of(name: str) -> ZoneInfo:
+    """Give the time zone of that name, as `ingest.zone` has it.
+
+    Raises:
+        ConfigError: There is none.
+    """
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
