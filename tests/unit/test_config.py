@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,13 @@ def test_setting_given_both_itself_and_as_a_file_is_refused(tmp_path: Path):
     assert "hunter2" not in str(caught.value)
     both["MATCHDAY_STORE__URL"] = ""
     assert load(environ=both).settings.store.url.get_secret_value() == "mongodb://root:hunter2@b"
+
+
+def test_address_in_place_of_a_secret_file_is_refused_without_its_password():
+    environ = {"MATCHDAY_MQTT__URL_FILE": "mqtt://user:hunter2@host"}
+    with pytest.raises(ConfigError, match="an address and no file") as caught:
+        load(environ=environ)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_options_of_an_address_that_can_hold_a_secret_are_masked():

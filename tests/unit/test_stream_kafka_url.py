@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from matchday.errors import ConfigError
@@ -50,6 +52,13 @@ def test_password_that_is_not_encoded_is_refused_and_not_shown(password: str) ->
     with pytest.raises(ConfigError, match="percent-encoded") as refusal:
         KafkaAddress.parse(f"kafka://user:{password}@host:9092")
     assert "sec" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("password", ["sec\N{ACCOUNT OF}ret", "[secret", "sec]ret"])
+def test_password_that_makes_the_url_unreadable_is_not_shown(password: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read") as refusal:
+        KafkaAddress.parse(f"kafka://user:{password}@host:9092")
+    assert "sec" not in "".join(traceback.format_exception(refusal.value))
 
 
 @pytest.mark.parametrize(

@@ -142,17 +142,7 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
         value: Any = text
         if name not in known and name.endswith("_file") and name.removesuffix("_file") in known:
             name = name.removesuffix("_file")
-            try:
-                value = Path(text).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ConfigError(
-                    f"reading secret file of {variable}: {text}: {error.strerror}"
-                ) from error
-            except UnicodeDecodeError:
-                # The library's sentence, and what caused it, would show what is secret.
-                raise ConfigError(
-                    f"reading secret file of {variable}: {text} is not UTF-8 text"
-                ) from None
+            value = _read_secret(variable, text)
         if name in given:
             raise ConfigError(
                 f"reading the environment: {given[name]} and {variable} both set {name}; take one"
@@ -163,6 +153,18 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
             value = [item.strip() for item in text.split(",") if item.strip()]
         found.append((name, value, f"environment {variable}"))
     return found
+
+
+def _read_secret(variable: str, path: str) -> str:
+    # Somebody may have given the address itself, with its password, in place of a file.
+    shown = "***, an address and no file" if "://" in path else path
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"reading secret file of {variable}: {shown}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        # The library's sentence, and what caused it, would show what is secret.
+        raise ConfigError(f"reading secret file of {variable}: {shown} is not UTF-8 text") from None
 
 
 def _put(

@@ -58,7 +58,11 @@ class KafkaAddress:
         Raises:
             ConfigError: The URL has another form; the text never shows the password.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            # The library's sentence would show the login.
+            raise ConfigError(f"reading stream URL: it cannot be read; expected {_FORM}") from None
         login, _, hosts = parts.netloc.rpartition("@")
         user, _, password = login.partition(":")
         # An unencoded '/', '?' or '#' in a password ends the part that is known to be secret.
