@@ -19,6 +19,7 @@ import pytest
 
 from matchday.clock import SystemClock
 from matchday.mqtt.address import parse_address
+from matchday.mqtt.codes import V5, V311
 from matchday.mqtt.endpoint import EndpointFeed
 from matchday.mqtt.session import BrokerFeed
 from matchday.mqtt.settings import BrokerSettings, EndpointSettings
@@ -365,6 +366,43 @@ def test_session_goes_on_after_the_broker_restarts(
     assert got == [*numbered(10), b"new"]
     assert {one.connection for one in again}.isdisjoint(one.connection for one in held)
     assert feed.link().since_ms >= since_ms
+
+
+@pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
+@pytest.mark.parametrize("is_kept", [True, False], ids=["kept", "lost"])
+def test_owner_is_told_whether_the_broker_had_kept_the_session(
+    fresh_mosquitto: Callable[..., Mosquitto],
+    monkeypatch: pytest.MonkeyPatch,
+    version: int,
+    is_kept: bool,
+) -> None:
+    # Mosquitto cannot be told to refuse version 5, so it is not asked for it.
+    monkeypatch.setattr("matchday.mqtt.dial.V5", version)
+    server = fresh_mosquitto()
+    feed = broker_feed(server.url, "k", retry_s_min=0.05, retry_s_max=0.2)
+    rig = Rig("broker", "k", server.port, lambda: feed)
+    try:
+        up(feed)
+        assert f"MQTT {'5' if version == V5 else '3.1.1'}" in feed.link().detail
+        with publisher(rig, paho.MQTTv5) as sensor:
+            sensor.publish("k/a", b"1", qos=1).wait_for_publish(5)
+        [new] = gather(feed, 1)
+        server.stop()
+        wait_until(
+            lambda: feed.receive(timeout_s=0.05) == [] and not feed.link().is_up,
+            what="loss is noticed",
+        )
+        if not is_kept:
+            shutil.rmtree(server.data_dir)
+        server.start()
+        up(feed)
+        with publisher(rig, paho.MQTTv5) as sensor:
+            sensor.publish("k/a", b"2", qos=1).wait_for_publish(5)
+        [later] = gather(feed, 1)
+    finally:
+        feed.close()
+    assert (new.is_resumed, later.is_resumed) == (False, is_kept)
+    assert later.payloads == [b"2"]
 
 
 def test_messages_published_while_the_owner_is_away_are_kept(mosquitto: Mosquitto) -> None:

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import pytest
 from matchday.clock import Clock, ManualClock, SystemClock
 from matchday.errors import ConfigError
 from matchday.mqtt.address import parse_address
+from matchday.mqtt.channel import READ_BYTES
 from matchday.mqtt.codes import V5, V311, Code
 from matchday.mqtt.endpoint import EndpointFeed
 from matchday.mqtt.fields import Property
 from matchday.mqtt.layouts import PINGREQ, decode, encode
-from matchday.mqtt.listener import CALM_MESSAGES_MAX
+from matchday.mqtt.listener import CALM_MESSAGES_MAX, ROUND_BYTES
 from matchday.mqtt.packets import (
     Connack,
     Connect,
@@ -33,6 +35,7 @@ from matchday.mqtt.packets import (
     Unsubscribe,
     Will,
 )
+from matchday.mqtt.peer import CLIENT_ID_BYTES_MAX
 from matchday.mqtt.publish import Decoder
 from matchday.mqtt.session import BrokerFeed
 from matchday.mqtt.settings import BrokerSettings, EndpointSettings
@@ -161,6 +164,26 @@ def test_greeting_that_cannot_be_served_is_refused(
         answer = client.packet()
         assert isinstance(answer, Connack)
         assert answer.code == code
+        assert client.packet() is None
+
+
+@pytest.mark.parametrize(
+    ("version", "refusal"),
+    [(V311, bytes.fromhex("20020002")), (V5, bytes.fromhex("2003008500"))],
+    ids=["3.1.1", "5"],
+)
+@pytest.mark.parametrize("letter", ["c", "é"])
+def test_client_id_too_long_for_the_ledger_is_refused(
+    open_feed: Open, version: int, refusal: bytes, letter: str
+) -> None:
+    feed = open_feed()
+    longest = letter * (CLIENT_ID_BYTES_MAX // len(letter.encode()))
+    with RawClient(feed, version=version) as client:
+        assert client.greet(longest, clean_start=True).code == Code.SUCCESS
+    with RawClient(feed, version=version) as client:
+        client.send(Connect(client_id=longest + letter, version=version, clean_start=True))
+        client.socket.settimeout(10)
+        assert client.socket.recv(100) == refusal
         assert client.packet() is None
 
 
@@ -325,6 +348,104 @@ def test_held_back_client_is_still_answered_its_ping(open_feed: Open) -> None:
         feed.acknowledge(held)
         assert client.packet() == Puback(packet_id=1)
         assert gather(feed, 1)[0].payloads == [b"2"]
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+def test_messages_sent_together_with_connect_wait_while_all_are_held_back(
+    open_feed: Open, version: int
+) -> None:
+    feed = open_feed(receive_max=1)
+    with RawClient(feed) as full, RawClient(feed, version=version) as client:
+        full.greet("full")
+        full.send(pack_publish("t", b"1", packet_id=1))
+        [held] = gather(feed, 1)
+        client.send(
+            Connect(client_id="new", version=version),
+            pack_publish("t", b"2", packet_id=7, version=version),
+            pack_publish("t", b"3", version=version),
+        )
+        assert isinstance(client.packet(), Connack)
+        assert feed.receive(timeout_s=0) == []
+        feed.acknowledge(held)
+        [deliveries] = gather(feed, 2)
+        assert (deliveries.origin, deliveries.payloads) == ("new", [b"2", b"3"])
+        feed.acknowledge(deliveries)
+        assert client.packet() == Puback(packet_id=7)
+
+
+def test_messages_of_a_client_that_left_while_all_were_held_back_are_taken(open_feed: Open) -> None:
+    feed = open_feed(receive_max=1)
+    with RawClient(feed) as full:
+        full.greet("full")
+        full.send(pack_publish("t", b"1", packet_id=1))
+        [held] = gather(feed, 1)
+        with RawClient(feed) as client:
+            client.send(Connect(client_id="new"), pack_publish("t", b"2"), Disconnect())
+            assert isinstance(client.packet(), Connack)
+        feed.acknowledge(held)
+        assert gather(feed, 1)[0].payloads == [b"2"]
+
+
+def test_client_that_comes_again_while_all_are_held_back_adds_up_to_one(open_feed: Open) -> None:
+    feed = open_feed(receive_max=1)
+    with ExitStack() as stack:
+        full = stack.enter_context(RawClient(feed))
+        full.greet("full")
+        full.send(pack_publish("t", b"1", packet_id=1))
+        [held] = gather(feed, 1)
+        for number in (1, 2, 3):
+            client = stack.enter_context(RawClient(feed))
+            client.send(Connect(client_id="again"), pack_publish("t", b"2", packet_id=number))
+            assert isinstance(client.packet(), Connack)
+        assert feed.receive(timeout_s=0) == []
+        feed.acknowledge(held)
+        [deliveries] = gather(feed, 1)
+        assert deliveries.packet_ids == [3]
+        feed.acknowledge(deliveries)
+        assert client.packet() == Puback(packet_id=3)
+        assert feed.receive(timeout_s=0) == []
+
+
+def rounds_after_a_pause(
+    feed: EndpointFeed, clients: list[RawClient], data: bytes
+) -> Iterator[list[Deliveries]]:
+    """Hold all clients back, let each of them send `data`, and give what every round reads.
+
+    Needs `receive_max=1`: a round that reads anything is then the last until its messages are
+    acknowledged, which is done before the next is given.
+    """
+    clients[0].send(pack_publish("first", b"", packet_id=1))
+    held = gather(feed, 1)
+    for client in clients:
+        client.send(data)
+    while True:
+        for deliveries in held:
+            feed.acknowledge(deliveries)
+        held = gather(feed, 1)
+        with RawClient(feed) as late:
+            late.greet("late")  # is answered in a round of its own, so the other has ended
+        held += feed.receive(timeout_s=0)
+        yield held
+
+
+def test_round_after_a_pause_reads_no_more_of_many_clients_than_of_few(open_feed: Open) -> None:
+    feed = open_feed(receive_max=1)
+    message = pack_publish("t", bytes(1000))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(feed)) for _ in range(100)]
+        names = {f"client-{number}" for number, _ in enumerate(clients)}
+        for number, client in enumerate(clients):
+            client.greet(f"client-{number}")
+        rounds = rounds_after_a_pause(feed, clients, 40 * message)
+        first, second = next(rounds), next(rounds)
+        for got in (first, second):
+            count = sum(map(len, got))
+            assert count * len(message) <= ROUND_BYTES + READ_BYTES
+        # Whose turn did not come in the first is read before the others come again.
+        assert {one.origin for one in first} | {one.origin for one in second} == names
+        missing = 100 * 40 - sum(map(len, first + second))
+        while missing:
+            missing -= sum(map(len, next(rounds)))
 
 
 # --- time -----------------------------------------------------------------------------------

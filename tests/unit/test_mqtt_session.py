@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import re
 import socket
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -421,6 +423,116 @@ def test_unanswered_ping_ends_the_connection_and_an_answered_one_does_not(lab: L
     feed.receive(timeout_s=0)
     assert not feed.link().is_up
     assert "no answer within 10 s" in feed.link().detail
+
+
+class Pings:
+    """A broker that answers pings while it is alive, and whose messages are sent by hand."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.is_alive = True
+        self.answered_count = 0
+        self.asked_count = 0
+        self.broker = lab.broker(self._answer)
+
+    def _answer(self, line: Line, packet: Packet) -> None:
+        serve(line, packet)
+        if isinstance(packet, Pingreq):
+            if self.is_alive:
+                line.send(PINGRESP)
+                self.answered_count += 1
+            self.asked_count += 1
+
+    def send(self, *payloads: bytes) -> None:
+        for number, payload in enumerate(payloads, start=1):
+            self.broker.lines[-1].send(pack_publish("t/a", payload, packet_id=number))
+
+    def is_delivered(self) -> bool:
+        """Tell whether our side has everything, read or not."""
+        unsent = fcntl.ioctl(self.broker.lines[-1].socket, termios.TIOCOUTQ, bytes(4))
+        return not any(unsent)
+
+
+def keep_busy(feed: BrokerFeed, clock: ManualClock, pings: Pings, *, until_s: int) -> int:
+    """Only keep the connection alive, as while the stream is away; give the seconds it is up."""
+    pinged = pings.asked_count
+    for second in range(until_s):
+        if not feed.link().is_up:
+            return second
+        clock.advance(1)
+        feed.keep_alive()
+        if second % 20 == 19 and feed.link().is_up:
+            pinged += 1
+            wait_until(lambda: pings.asked_count >= pinged, what="ping came")  # noqa: B023
+            if pings.is_alive:
+                wait_until(pings.is_delivered, what="answer has arrived")
+    return until_s
+
+
+def test_broker_that_answers_stays_connected_while_nobody_receives(lab: Lab) -> None:
+    clock, pings = ManualClock(), Pings(lab)
+    feed = lab.feed(pings.broker.address, clock=clock, keep_alive_s=60, io_timeout_s=10)
+    up(feed)
+    begun = feed.link()
+    pings.send(b"1", b"2")
+    wait_until(pings.is_delivered, what="messages have arrived")
+    assert keep_busy(feed, clock, pings, until_s=200) == 200
+    assert pings.answered_count == 10
+    assert feed.link() == begun
+    pings.send(b"3")
+    got: list[bytes] = []
+    while len(got) < 3:
+        got += first(feed).payloads
+    assert got == [b"1", b"2", b"3"]
+
+
+def test_broker_that_died_is_found_out_while_nobody_receives(lab: Lab) -> None:
+    clock, pings = ManualClock(), Pings(lab)
+    feed = lab.feed(pings.broker.address, clock=clock, keep_alive_s=60, io_timeout_s=10)
+    up(feed)
+    pings.send(b"sent long ago")
+    wait_until(pings.is_delivered, what="message has arrived")
+    pings.is_alive = False
+    assert keep_busy(feed, clock, pings, until_s=100) == 30
+    assert "no answer within 10 s" in feed.link().detail
+    # It may say who has the session now: what had come is looked at before all is given up.
+    assert first(feed).payloads == [b"sent long ago"]
+    assert feed.receive(timeout_s=0) == []
+    assert not feed.link().is_up
+
+
+@pytest.mark.parametrize("bound", [{"receive_max": 2}, {"receive_bytes_max": 150_000}])
+def test_no_more_is_read_than_may_be_in_hand_while_nobody_receives(
+    lab: Lab, bound: dict[str, int]
+) -> None:
+    clock, pings = ManualClock(), Pings(lab)
+    feed = lab.feed(pings.broker.address, clock=clock, keep_alive_s=60, io_timeout_s=10, **bound)
+    up(feed)
+    pings.send(*[bytes(100_000)] * 6)
+    # At the bound no answer could be seen, so none is waited for.
+    pings.is_alive = False
+    assert keep_busy(feed, clock, pings, until_s=100) == 100
+    assert 2 <= len(first(feed)) <= 3
+
+
+def test_session_that_began_without_a_message_is_new_when_the_first_one_comes(lab: Lab) -> None:
+    def answer(line: Line, packet: Packet) -> None:
+        if isinstance(packet, Connect):
+            line.send(Connack(is_session_present=line.number != 2))
+            return
+        serve(line, packet)
+        if isinstance(packet, Subscribe):
+            if line.number != 2:
+                line.send(pack_publish("t/a", b"%d" % line.number, packet_id=1))
+            if line.number < 4:
+                line.socket.shutdown(socket.SHUT_RDWR)
+
+    feed = lab.feed(lab.broker(answer).address)
+    got = [first(feed) for _ in range(3)]
+    assert [(one.payloads, one.is_resumed) for one in got] == [
+        ([b"1"], True),
+        ([b"3"], False),
+        ([b"4"], True),
+    ]
 
 
 # --- flow -----------------------------------------------------------------------------------

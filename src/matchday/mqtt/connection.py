@@ -55,6 +55,7 @@ class Connection:
         self._ping_sent_s: float | None = None
         self._open_count = 0
         self._open_bytes = 0
+        self._gathered_bytes = 0
 
     @property
     def is_full(self) -> bool:
@@ -65,24 +66,19 @@ class Connection:
         """
         return (
             self._open_count + len(self._batch) >= self._settings.receive_max
-            or self._open_bytes >= self._settings.receive_bytes_max
+            or self._open_bytes + self._gathered_bytes >= self._settings.receive_bytes_max
         )
+
+    @property
+    def has_more(self) -> bool:
+        """Tell whether something was read that `read` has not given yet."""
+        return bool(self._batch or self._batch.others)
 
     def read(self) -> Batch:
         """Read what is there and give it; what goes wrong is kept in `failure`."""
-        taken_bytes = 0
-        try:
-            while self.failure is None and taken_bytes < READ_ROUND_BYTES and not self.is_full:
-                chunk = self._channel.read()
-                if chunk is None:
-                    break
-                taken_bytes += len(chunk)
-                # Any sign of life will do in place of the answer to a ping.
-                self._ping_sent_s = None
-                self.failure = self._decoder.decode(chunk, self._batch).error
-        except UnavailableError as error:
-            self.failure = error
+        self._gather()
         batch, self._batch = self._batch, Batch()
+        self._gathered_bytes = 0
         self._open_count += len(batch)
         self._open_bytes += sum(map(len, batch.payloads))
         return batch
@@ -104,15 +100,24 @@ class Connection:
             self.failure = error
 
     def tend(self) -> None:
-        """Send what is unsent, ping when it is time, and judge a missing answer."""
+        """Send what is unsent, ping when it is time, and judge a missing answer.
+
+        For the last two it reads, as far as there is room, and keeps that for `read`.
+        """
         now_s = self._clock.monotonic_s()
         timeout_s = self._settings.io_timeout_s
-        if self._ping_sent_s is not None and now_s - self._ping_sent_s >= timeout_s:
+        is_due = self._ping_sent_s is None and now_s - self._sent_s >= self._ping_every_s
+        if is_due or self._is_answer_late(now_s):
+            # Nobody else reads while the owner waits for something else. Read before asking,
+            # so that what came before is no answer, and before judging: it may be there.
+            self._gather()
+        if self.failure is not None:
+            return
+        if self._is_answer_late(now_s):
             self.failure = UnavailableError(
                 f"pinging {self._channel.peer}: no answer within {timeout_s:g} s"
             )
             return
-        is_due = self._ping_sent_s is None and now_s - self._sent_s >= self._ping_every_s
         self.send(PINGREQ if is_due else b"")
         if is_due and not self.is_full:
             # While full nothing is read, so that no answer could be seen.
@@ -130,6 +135,26 @@ class Connection:
         if self._channel.unsent_bytes:
             events |= select.POLLOUT
         return Waiting(self._channel.fileno(), events) if events else None
+
+    def _gather(self) -> None:
+        """Read what is there into the batch to be given next, about a round at most."""
+        taken_bytes = 0
+        try:
+            while self.failure is None and taken_bytes < READ_ROUND_BYTES and not self.is_full:
+                chunk = self._channel.read()
+                if chunk is None:
+                    break
+                taken_bytes += len(chunk)
+                self._gathered_bytes += len(chunk)
+                # Any sign of life will do in place of the answer to a ping.
+                self._ping_sent_s = None
+                self.failure = self._decoder.decode(chunk, self._batch).error
+        except UnavailableError as error:
+            self.failure = error
+
+    def _is_answer_late(self, now_s: float) -> bool:
+        sent_s = self._ping_sent_s
+        return sent_s is not None and now_s - sent_s >= self._settings.io_timeout_s
 
     def finish(self, *, drain_s: float) -> None:
         """Say good-bye and close once the broker has, at the latest after `drain_s`.

@@ -1,18 +1,19 @@
 """The endpoint's thread: accepts sensors, reads and answers them, holds them back.
 
-Owns the listening socket, the selector, all connections and the bound over all of them.
-Does not own MQTT (`peer`) or the feed's calls (`endpoint`).
+Owns the listening socket, all connections and the bound over all of them. Does not own MQTT
+(`peer`), what is waited for (`watch`) or the feed's calls (`endpoint`).
 
 Back-pressure: at the bound nothing more is read from accepted clients, so TCP holds them
-back and nothing is dropped. Their keep-alive goes on: once a second the bytes that wait are
-looked at without taking them, a PINGREQ in front is answered, anything else counts as a
-sign of life.
+back and nothing is dropped. The round of reading that reaches it is the last, and a round has
+a bound of its own, however many clients there are: whose turn did not come is first in the
+next. Their keep-alive goes on: once a second the bytes that wait are looked at without taking
+them, a PINGREQ in front is answered, anything else counts as a sign of life. New clients are
+greeted meanwhile; what they sent with CONNECT waits.
 """
 
 from __future__ import annotations
 
 import random
-import select
 import selectors
 import socket
 import ssl
@@ -21,12 +22,12 @@ from typing import Final
 
 from matchday.clock import Clock
 from matchday.errors import UnavailableError
-from matchday.mqtt.channel import Channel, listen
+from matchday.mqtt.channel import READ_BYTES, Channel, listen
 from matchday.mqtt.codes import Code, ProtocolError, code_name
 from matchday.mqtt.handover import Handover
-from matchday.mqtt.layouts import PINGREQ, PINGRESP
 from matchday.mqtt.peer import Peer
 from matchday.mqtt.settings import EndpointSettings
+from matchday.mqtt.watch import Watch
 from matchday.observe.events import SensorConnected, SensorDropped, SensorRefused, emit
 
 SWEEP_S: Final = 1.0
@@ -36,6 +37,16 @@ CALM_LINGERS: Final = 2
 """So many times `linger_s` is then the least time to the next round: with 5 ms, up to 3,200
 messages a second are read 100 times, and not 200 times."""
 ACCEPTS_PER_ROUND: Final = 64
+ROUND_BYTES: Final = 2**20
+"""Read in one round from all accepted clients; after a pause all of them may have sent much.
+
+To stop within a round, at the bound on messages, would cost a third of the rate of ten clients:
+so few messages are in hand that the owner waits for more."""
+PIECE_BYTES_MIN: Final = 16_384
+"""The least that is read at once: a record of TLS, of the rest of which nobody would tell.
+
+A new client is read by no more, so that little of it has to wait while others are held back.
+"""
 GOODBYE_S: Final = 1.0
 """How long an ended connection may take to read the reason, seconds."""
 
@@ -56,12 +67,12 @@ class Listener:
         self._handover = handover
         self._server = listen(settings.host, settings.port)
         self.port = int(self._server.getsockname()[1])
-        self._selector = selectors.DefaultSelector()
+        self._watch = Watch()
         self._waker, self._woken = socket.socketpair()
         for sock in (self._server, self._waker, self._woken):
             sock.setblocking(False)
-        self._selector.register(self._server, selectors.EVENT_READ)
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._watch.add(self._server)
+        self._watch.add(self._woken)
         # Ids given to clients without one must not meet those of the process before.
         self._assigned_prefix = f"unnamed-{rng.getrandbits(32):08x}"
         self._peers: dict[int, Peer] = {}
@@ -69,11 +80,11 @@ class Listener:
         self._connection_count = 0
         self._open_count = 0
         self._open_bytes = 0
-        self._is_paused = False
         self._is_accepting = True
         self._swept_s = clock.monotonic_s()
         self._taken_s = float("-inf")
         self._taken_count = 0
+        self._round_bytes = 0
         self._is_calm = False
         self._never = threading.Event()
         self._drain_s: float | None = None
@@ -117,7 +128,7 @@ class Listener:
 
     def _round(self, timeout_s: float) -> None:
         self._taken_count = 0
-        ready = self._selector.select(timeout_s)
+        ready = self._watch.wait(timeout_s)
         now_s = self._clock.monotonic_s()
         for key, mask in ready:
             if key.fileobj is self._server:
@@ -126,12 +137,30 @@ class Listener:
                 self._woken.recv(4096)
             else:
                 self._serve(key.data, mask, now_s)
+        self._read_in_turn(now_s)
         if self._taken_count:
             self._is_calm = self._taken_count <= CALM_MESSAGES_MAX
         self._take_acknowledged()
         if now_s - self._swept_s >= SWEEP_S:
             self._swept_s = now_s
             self._sweep(now_s)
+
+    def _read_in_turn(self, now_s: float) -> None:
+        """Read from those that sent something, as much as a round may."""
+        if self._watch.is_holding:
+            return
+        turns = self._watch.turns()
+        size = min(READ_BYTES, max(PIECE_BYTES_MIN, ROUND_BYTES // max(1, len(turns))))
+        self._round_bytes = 0
+        for peer in turns:
+            # Any of them may complete a message of the largest kind.
+            if (
+                self._round_bytes >= ROUND_BYTES
+                or self._open_bytes >= self._settings.receive_bytes_max
+            ):
+                break
+            self._watch.begin_turn(peer)
+            self._serve(peer, selectors.EVENT_READ, now_s, size=size)
 
     def _accept(self, now_s: float) -> None:
         for _ in range(ACCEPTS_PER_ROUND):
@@ -173,19 +202,19 @@ class Listener:
             assigned_id=f"{self._assigned_prefix}-{self._connection_count}",
         )
         self._peers[peer.number] = peer
-        self._watch(peer)
+        self._follow(peer)
 
-    def _serve(self, peer: Peer, mask: int, now_s: float) -> None:
+    def _serve(self, peer: Peer, mask: int, now_s: float, *, size: int = PIECE_BYTES_MIN) -> None:
         if peer.channel.fileno() < 0:
             return  # Taken over by a connection that was served earlier in this round.
         try:
             if not peer.is_secured:
                 waits_for = peer.channel.handshake()
                 peer.is_secured = waits_for == 0
-                self._watch(peer, handshake=waits_for)
+                self._follow(peer, handshake=waits_for)
                 return
             if mask & selectors.EVENT_READ:
-                self._read(peer, now_s)
+                self._read(peer, now_s, size=size)
             self._flush(peer)
         except ProtocolError as error:
             self._end(peer, error)
@@ -194,15 +223,19 @@ class Listener:
             # client sends again what it got no PUBACK for.
             self._forget(peer)
 
-    def _read(self, peer: Peer, now_s: float) -> None:
-        chunk = peer.channel.read()
+    def _read(self, peer: Peer, now_s: float, *, size: int) -> None:
+        # What is still to be looked at comes first: the client may have closed behind it.
+        chunk = b"" if peer.has_more else peer.channel.read(size)
         if chunk is None or peer.has_left:
             return  # What an ended client still sends is read only to be thrown away.
         peer.seen_s = now_s
+        self._round_bytes += len(chunk) or PIECE_BYTES_MIN
         was_greeted = peer.is_greeted
         batch = peer.take(chunk)
         if peer.is_greeted and not was_greeted:
             self._register(peer)
+        if peer.has_more:
+            self._watch.queue(peer)
         if batch:
             self._taken_s = now_s
             self._taken_count += len(batch)
@@ -214,7 +247,6 @@ class Listener:
                 connection=peer.number,
                 arrived_ms=self._clock.wall_ms(),
             )
-            self._hold_back()
         if batch.error is not None:
             raise batch.error
         if peer.has_left:
@@ -249,44 +281,23 @@ class Listener:
         self._hold_back()
 
     def _hold_back(self) -> None:
-        """Stop or resume reading by the bound."""
-        is_full = (
-            self._open_count >= self._settings.receive_max
+        """Stop or resume reading by the bound; at the end it is not resumed."""
+        self._watch.hold_back(
+            is_on=self._drain_s is not None
+            or self._open_count >= self._settings.receive_max
             or self._open_bytes >= self._settings.receive_bytes_max
         )
-        if is_full != self._is_paused:
-            self._is_paused = is_full
-            for peer in self._peers.values():
-                self._watch(peer)
 
     def _is_held(self, peer: Peer) -> bool:
-        return peer.is_greeted and (self._is_paused or peer.is_full)
+        return peer.is_greeted and (self._watch.is_holding or peer.is_full)
 
     def _flush(self, peer: Peer) -> None:
         if peer.channel.fileno() >= 0:
             peer.channel.flush()
-            self._watch(peer)
+            self._follow(peer)
 
-    def _watch(self, peer: Peer, *, handshake: int = 0) -> None:
-        """Ask the selector for what this connection can go on with."""
-        if handshake:
-            events = selectors.EVENT_WRITE if handshake == select.POLLOUT else selectors.EVENT_READ
-        else:
-            # New connections are read even at the bound: a client that comes back must be
-            # answered, and its CONNECT is small.
-            is_read = peer.has_left or not (self._drain_s is not None or self._is_held(peer))
-            events = selectors.EVENT_READ if is_read else 0
-            if peer.channel.unsent_bytes:
-                events |= selectors.EVENT_WRITE
-        if events == peer.events:
-            return
-        if not peer.events:
-            self._selector.register(peer.channel, events, peer)
-        elif events:
-            self._selector.modify(peer.channel, events, peer)
-        else:
-            self._selector.unregister(peer.channel)
-        peer.events = events
+    def _follow(self, peer: Peer, *, handshake: int = 0) -> None:
+        self._watch.follow(peer, handshake=handshake, is_closing=self._drain_s is not None)
 
     # --- once a second ----------------------------------------------------------------------
 
@@ -299,35 +310,21 @@ class Listener:
                         self._forget(peer)
                     continue
                 if self._is_held(peer):
-                    self._look_at(peer, now_s)
+                    peer.look(now_s)
+                    self._flush(peer)
                 peer.check(now_s)
             except ProtocolError as error:
                 self._end(peer, error)
             except UnavailableError:
                 self._forget(peer)
 
-    def _look_at(self, peer: Peer, now_s: float) -> None:
-        """Keep a held-back client's connection alive without taking a message."""
-        if peer.channel.is_tls or not peer.is_between_packets:
-            peer.seen_s = now_s  # Cannot be looked at; it is not its fault.
-            return
-        waiting = peer.channel.peek(len(PINGREQ))
-        while waiting == PINGREQ:
-            peer.channel.read(len(PINGREQ))
-            peer.channel.write(PINGRESP)
-            peer.seen_s = now_s
-            waiting = peer.channel.peek(len(PINGREQ))
-        if waiting:
-            peer.seen_s = now_s
-        self._flush(peer)
-
     def _set_accepting(self, *, is_on: bool) -> None:
         if is_on != self._is_accepting:
             self._is_accepting = is_on
             if is_on:
-                self._selector.register(self._server, selectors.EVENT_READ)
+                self._watch.add(self._server)
             else:
-                self._selector.unregister(self._server)
+                self._watch.remove(self._server)
 
     # --- endings ----------------------------------------------------------------------------
 
@@ -345,14 +342,12 @@ class Listener:
             # away from the client: let it read, and close when it does or in the sweep.
             if peer.channel.flush():
                 peer.channel.finish_writing()
-            self._watch(peer)
+            self._follow(peer)
         except UnavailableError:
             self._forget(peer)
 
     def _forget(self, peer: Peer) -> None:
-        if peer.events:
-            self._selector.unregister(peer.channel)
-            peer.events = 0
+        self._watch.forget(peer)
         peer.has_left = True
         peer.channel.close()
         self._peers.pop(peer.number, None)
@@ -368,7 +363,7 @@ class Listener:
         self._server.close()
         self._open_count -= self._handover.withdraw()
         for peer in self._peers.values():
-            self._watch(peer)
+            self._follow(peer)
         self._take_acknowledged()
         until_s = self._clock.monotonic_s() + drain_s
         while self._open_count > 0 and (rest_s := until_s - self._clock.monotonic_s()) > 0:
@@ -384,7 +379,7 @@ class Listener:
             self._drain_round(rest_s)
 
     def _drain_round(self, timeout_s: float) -> None:
-        for key, mask in self._selector.select(min(timeout_s, SWEEP_S)):
+        for key, mask in self._watch.wait(min(timeout_s, SWEEP_S)):
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
             else:
@@ -394,6 +389,6 @@ class Listener:
     def _close_all(self) -> None:
         for peer in list(self._peers.values()):
             self._forget(peer)
-        self._selector.close()
+        self._watch.close()
         for sock in (self._server, self._waker, self._woken):
             sock.close()

@@ -18,7 +18,7 @@ from typing import Any, Final
 from matchday.mqtt.channel import Channel
 from matchday.mqtt.codes import V5, V311, Code, ProtocolError
 from matchday.mqtt.fields import Property
-from matchday.mqtt.layouts import PINGRESP, decode, encode
+from matchday.mqtt.layouts import PINGREQ, PINGRESP, decode, encode
 from matchday.mqtt.packets import (
     Connack,
     Connect,
@@ -38,6 +38,9 @@ NOT_A_BROKER: Final = "ingest endpoint, not a broker: subscriptions are not serv
 GREETING_BYTES_MAX: Final = 2**18
 """Room for a CONNECT with a will of the largest kind."""
 
+CLIENT_ID_BYTES_MAX: Final = 256
+"""The ledger keeps a client id with every message that a crash would bring again."""
+
 UNSENT_BYTES_MAX: Final = 2**20
 """A client that asks on and on without reading the answers is ended here."""
 
@@ -55,7 +58,9 @@ class Peer:
         client_id: From CONNECT or assigned; "" before.
         is_greeted: CONNECT was accepted.
         has_left: It said good-bye, or was ended.
-        events: What the selector is asked to watch for.
+        has_more: What came in one piece with CONNECT has not been looked at yet.
+        events: What it is watched for, messages apart (`watch`).
+        is_sender: It is watched for messages.
     """
 
     def __init__(
@@ -75,7 +80,9 @@ class Peer:
         self.is_greeted = False
         self.is_secured = not channel.is_tls
         self.has_left = False
+        self.has_more = False
         self.events = 0
+        self.is_sender = False
         self._settings = settings
         self._assigned_id = assigned_id
         self._decoder = Decoder(version=None, packet_bytes_max=GREETING_BYTES_MAX)
@@ -100,19 +107,17 @@ class Peer:
     def take(self, chunk: bytes) -> Batch:
         """Decode what came, answer what needs an answer, and give the messages.
 
-        The messages before a fault are given too; the fault is in `Batch.error`.
+        Of a new client that is CONNECT alone: what came in one piece with it is left for the
+        next call, which may have nothing more to give (`has_more`). The messages before a
+        fault are given too; the fault is in `Batch.error`.
         """
         was_greeted = self.is_greeted
         batch = self._decoder.decode(chunk)
         try:
             self._answer(batch)
-            if self.is_greeted and not was_greeted:
-                # What came in one piece with CONNECT is decoded only now.
-                error = self._decoder.decode(b"", batch).error
-                self._answer(batch)
-                batch.error = error
         except ProtocolError as error:
             batch.error = error
+        self.has_more = self.is_greeted and not (was_greeted or self.is_between_packets)
         self._open_count += sum(map(bool, batch.packet_ids))
         return batch
 
@@ -121,6 +126,26 @@ class Peer:
         pubacks = pack_pubacks(packet_ids)
         self._open_count -= len(pubacks) // 4
         self.channel.write(pubacks)
+
+    def look(self, now_s: float) -> None:
+        """Answer a ping and note a sign of life without taking a message.
+
+        For a client that is held back; what is unsent is left to the caller to send.
+
+        Raises:
+            UnavailableError: It closed, or the connection broke.
+        """
+        if self.channel.is_tls or not self.is_between_packets:
+            self.seen_s = now_s  # Cannot be looked at; it is not its fault.
+            return
+        waiting = self.channel.peek(len(PINGREQ))
+        while waiting == PINGREQ:
+            self.channel.read(len(PINGREQ))
+            self.channel.write(PINGRESP)
+            self.seen_s = now_s
+            waiting = self.channel.peek(len(PINGREQ))
+        if waiting:
+            self.seen_s = now_s
 
     def check(self, now_s: float) -> None:
         """Judge its silence and its appetite.
@@ -154,6 +179,7 @@ class Peer:
         an MQTT client of another version is told so.
         """
         self.has_left = True
+        self.has_more = False
         version = self._decoder.version
         if self.is_greeted:
             if version == V5:
@@ -223,6 +249,11 @@ class Peer:
 
 
 def _check_connect(packet: Connect, settings: EndpointSettings) -> None:
+    if (size := len(packet.client_id.encode())) > CLIENT_ID_BYTES_MAX:
+        raise ProtocolError(
+            f"greeting: client id of {size} bytes, above {CLIENT_ID_BYTES_MAX}",
+            code=Code.CLIENT_ID_NOT_VALID,
+        )
     if not packet.client_id and packet.version == V311 and not packet.clean_start:
         raise ProtocolError(
             "greeting: empty client id without clean session",

@@ -83,6 +83,8 @@ class BrokerFeed:
         self._retry_at_s = clock.monotonic_s()
         self._given_s = self._retry_at_s - settings.linger_s
         self._is_session_ours = False
+        self._is_resumed = True
+        self._has_given = False
         self._is_loss_told = False
         self._fence: FencedError | None = None
         self._is_closed = False
@@ -128,7 +130,12 @@ class BrokerFeed:
         if link is None:
             return
         link.tend()
-        if link.failure is not None:
+        if link.failure is None:
+            return
+        if link.has_more:
+            # First that is given, and it may say who has the session now.
+            self._tell(is_up=False, detail=str(link.failure))
+        else:
             self._drop(link, link.failure)
 
     def link(self) -> LinkState:
@@ -176,6 +183,7 @@ class BrokerFeed:
 
     def _deliveries(self, link: Connection, batch: Batch) -> Deliveries:
         self._given_s = self._clock.monotonic_s()
+        self._has_given = True
         return Deliveries(
             origin="",
             connection=link.number,
@@ -183,6 +191,7 @@ class BrokerFeed:
             topics=batch.topics,
             payloads=batch.payloads,
             packet_ids=batch.packet_ids,
+            is_resumed=self._is_resumed,
         )
 
     def _on_packet(self, link: Connection, packet: Packet) -> None:
@@ -212,6 +221,8 @@ class BrokerFeed:
         now_s = self._clock.monotonic_s()
         waiting = None
         if self._link is not None:
+            if self._link.has_more:
+                return True
             waiting, due_s = self._link.waiting(), self._link.due_s()
         elif self._attempt is not None:
             waiting, due_s = self._attempt.waiting, self._attempt.until_s
@@ -261,6 +272,9 @@ class BrokerFeed:
         link = self._link = Connection(
             opened, number=self._connection_count, settings=self._settings, clock=self._clock
         )
+        # A session that began on a connection without messages is still new to the owner.
+        self._is_resumed = link.is_session_present and (self._is_resumed or self._has_given)
+        self._has_given = False
         fault = _unfit(opened.connack, self._settings)
         if fault is not None:
             self._drop(link, UnavailableError(fault))

@@ -77,9 +77,9 @@ class EndpointSettings:
         host: Address to listen on.
         port: TCP port to listen on; 0 chooses a free one.
         receive_max: Messages of all connections read and not yet acknowledged, at most;
-            then nothing more is read, and TCP holds the sensors back. Overshot by at most
-            one read per connection.
-        receive_bytes_max: The same for their payloads, in bytes.
+            then nothing more is read, and TCP holds the sensors back. The round of reading
+            that reaches it is finished: overshot by what 1 MiB holds and a read of 256 KiB.
+        receive_bytes_max: The same for their payloads, in bytes; overshot by one read.
         client_receive_max: The same for one connection; announced with MQTT 5.
         packet_bytes_max: The largest packet, in bytes; announced with MQTT 5. A client that
             sends a larger one is disconnected (0x95).

@@ -21,6 +21,9 @@ class Deliveries:
         topics: MQTT topic of each message.
         payloads: Payload of each message.
         packet_ids: MQTT packet identifier of each message; 0 for QoS 0.
+        is_resumed: The broker had kept the session since the deliveries before. If not it
+            numbers packets anew, and nothing comes again under the identifiers of before.
+            The same for all deliveries of a connection; always so at our own endpoint.
     """
 
     origin: str
@@ -29,6 +32,7 @@ class Deliveries:
     topics: Sequence[str]
     payloads: Sequence[bytes]
     packet_ids: Sequence[int]
+    is_resumed: bool = True
 
     def __len__(self) -> int:
         return len(self.topics)
