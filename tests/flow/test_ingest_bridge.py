@@ -375,3 +375,25 @@ def test_owner_that_wakes_in_doubt_after_another_has_worked_sends_nothing_again(
     new.end()
     assert first.acknowledged == [b"Distance: 1"]
     assert counted(stream) == Counts(accepted=2)
+
+
+def test_tick_of_several_ledger_records_whose_answer_was_lost_is_found_and_not_sent_again(stream):
+    # All in one delivery, and so in one tick: sources with long names, without times.
+    payloads = [
+        json.dumps({"sensorId": f"{number:05d}" + "x" * 190, "temperature": 21.5}).encode()
+        for number in range(15_000)
+    ]
+    stream.faults.append("after")
+    feed = HandFeed()
+    running = Running(stream, feed)
+    feed.hand(*payloads, topic="temperature")
+    wait_until(lambda: len(feed.acknowledged) == 15_000, what="all are acknowledged")
+    running.end()
+    assert running.error is None
+    assert counted(stream) == Counts(accepted=15_000)
+    again = HandFeed()
+    running = Running(stream, again, policy=BridgePolicy(receive_max=15_000))
+    again.hand(*payloads, topic="temperature")
+    wait_until(lambda: len(again.acknowledged) == 15_000, what="all are acknowledged again")
+    running.end()
+    assert counted(stream) == Counts(accepted=15_000, duplicate=15_000)

@@ -84,7 +84,7 @@ class Ground:
 def last_numbers(identities: Identities) -> dict[str, dict[str, tuple[int, int]]]:
     found: dict[str, dict[str, tuple[int, int]]] = {}
     keys = identities.keys()
-    identities.tell(keys, 0, len(keys), into=found, most=len(keys), is_whole=True)
+    identities.tell(keys, 0, len(keys), into=found, most=len(keys), chars_max=10**9, is_whole=True)
     return found
 
 

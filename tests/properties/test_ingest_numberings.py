@@ -104,8 +104,17 @@ def test_last_numbers_told_are_the_last_ones_and_only_changed_ones_are_told_agai
         if rng.random() < 0.3:
             keys, told = by.keys(), dict[str, dict[str, tuple[int, int]]]()
             is_whole, most = rng.random() < 0.3, rng.randrange(1, 5)
+            chars_max = rng.randrange(1, 12)
             at = 0
             while at < len(keys):
-                at = by.tell(keys, at, len(keys), into=told, most=most, is_whole=is_whole)
+                at = by.tell(
+                    keys,
+                    at,
+                    len(keys),
+                    into=told,
+                    most=most,
+                    chars_max=chars_max,
+                    is_whole=is_whole,
+                )
             assert told == (last if is_whole else changed)
             changed = {}

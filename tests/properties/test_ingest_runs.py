@@ -42,18 +42,21 @@ class Ingest:
 
     window_ms: int = 10**9
     read_back: int = 10**9
+    entries_min: int = 1
     stream: list[tuple[Said, Headers]] = field(default_factory=list)
     accepted: Counter[Said] = field(default_factory=Counter)
     missing: int = 0
     renumbered: int = 0
     now_ms: int = 0
+    told: tuple[int, int] | None = None
+    told_at: int = 0
     known: Identities = field(init=False)
 
     def __post_init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:
-        self.known = Identities(window_ms=self.window_ms, entries_min=1)
+        self.known = Identities(window_ms=self.window_ms, entries_min=self.entries_min)
         self.known.turn(self.now_ms)
 
     def take(self, said: Said) -> None:
@@ -75,19 +78,35 @@ class Ingest:
         for one in said:
             self.take(one)
 
+    def tell(self) -> None:
+        """Write the last number down, as a sweep does."""
+        into: dict[str, dict[str, tuple[int, int]]] = {}
+        keys = self.known.keys()
+        self.known.tell(keys, 0, 1, into=into, most=1, chars_max=9, is_whole=True)
+        self.told, self.told_at = into["s"]["q"], len(self.stream)
+
     def restart(self, *, read_back: int) -> None:
-        """Begin again with what the end of the stream says."""
+        """Begin again with what the end of the stream says, and the last number told before."""
         self._begin()
         replay = Replay(self.known, is_noted=True)
-        for said, headers in self.stream[-read_back:]:
+        since = max(0, len(self.stream) - read_back)
+        if self.told is not None:
+            since = min(since, self.told_at)
+        for said, headers in self.stream[since:]:
             replay.take("s", "q", *said, place=place_of(headers), is_timed=True)
+        if self.told is not None:
+            self.known.resume("s", "q", self.told)
         replay.end()
 
-    def take_amid_restarts(self, came: list[Said], rng: random.Random, restarts: int) -> None:
+    def take_amid_restarts(
+        self, came: list[Said], rng: random.Random, restarts: int, *, told_every: int = 0
+    ) -> None:
         """Take what comes and lose the memory so often, of which a window is read back."""
         restart_at = {rng.randrange(len(came)) for _ in range(restarts)}
         for place, one in enumerate(came):
             self.take(one)
+            if told_every and place % told_every == 0:
+                self.tell()
             if place in restart_at:
                 self.restart(read_back=self.read_back + rng.randrange(100))
 
@@ -152,6 +171,7 @@ def delivered(
     reach: float,
     restarts: int = 0,
     is_aged: bool = True,
+    told_every: int = 0,
 ) -> Ingest:
     """Let sensors speak, a network deliver, and ingest take it; all of it is accepted once.
 
@@ -161,7 +181,7 @@ def delivered(
     ingest = Ingest(window_ms=window if is_aged else 10**9, read_back=window)
     said = history(rng, sensors, steps=steps, leaps=leaps, anew=anew)
     came = disordered(rng, said, reach=reach, twice=0.2, twice_reach=2 * reach + 40)
-    ingest.take_amid_restarts(came, rng, restarts)
+    ingest.take_amid_restarts(came, rng, restarts, told_every=told_every)
     assert ingest.accepted == Counter(said)
     return ingest
 
@@ -207,6 +227,7 @@ def test_history_of_the_clocks_that_jump_misses_nothing(seed: int, is_mixed: boo
     reach=st.sampled_from((0.0, 3.0, 20.0, 100.0, 1000.0)),
     restarts=st.integers(0, 3),
     is_aged=st.booleans(),
+    told_every=st.sampled_from((0, 1, 7, 60)),
 )
 @example(
     seed=12_748,
@@ -217,6 +238,7 @@ def test_history_of_the_clocks_that_jump_misses_nothing(seed: int, is_mixed: boo
     reach=20.0,
     restarts=3,
     is_aged=False,
+    told_every=0,
 )
 def test_all_that_came_once_or_twice_in_any_order_is_accepted_once_and_nothing_is_missing(
     seed: int,
@@ -227,6 +249,7 @@ def test_all_that_came_once_or_twice_in_any_order_is_accepted_once_and_nothing_i
     reach: float,
     restarts: int,
     is_aged: bool,
+    told_every: int,
 ):
     rng = random.Random(seed)
     ingest = delivered(
@@ -238,6 +261,7 @@ def test_all_that_came_once_or_twice_in_any_order_is_accepted_once_and_nothing_i
         reach=reach,
         restarts=restarts,
         is_aged=is_aged,
+        told_every=told_every,
     )
     assert ingest.missing == 0
 
@@ -407,3 +431,64 @@ def test_what_is_lost_is_missing_and_never_more_than_that(
     assert 0 <= ingest.missing <= sum(gaps)
     if len(gaps) == 1 and not leaps and reach <= 20:
         assert ingest.missing == sum(gaps)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(1, 200),
+    anew=st.sampled_from((0.0, 0.05, 0.3)),
+    together=st.sampled_from((1, 5, 200)),
+    restarts=st.integers(0, 3),
+)
+@example(seed=401, steps=65, anew=0.05, together=200, restarts=1)
+def test_every_reading_without_a_time_is_new_and_none_is_missing_however_many_arrive_at_once(
+    seed: int, steps: int, anew: float, together: int, restarts: int
+):
+    rng, now_ms, seq = random.Random(seed), T0_MS, -1
+    restart_at = {rng.randrange(steps) for _ in range(restarts)}
+    known = Identities(window_ms=10**9, entries_min=1)
+    stream: list[tuple[int, int, int]] = []
+    for step in range(steps):
+        now_ms += rng.randrange(together) == 0
+        seq = 0 if rng.random() < anew else seq + 1
+        outcome = known.observe_number("s", "q", seq, now_ms, is_timed=False)
+        assert outcome.verdict is not Verdict.DUPLICATE
+        assert outcome.missing == 0
+        stream.append((seq, now_ms, outcome.place))
+        if step in restart_at:
+            known = Identities(window_ms=10**9, entries_min=1)
+            replay = Replay(known, is_noted=True)
+            for said_seq, at_ms, place in stream:
+                replay.take("s", "q", said_seq, at_ms, place=place, is_timed=False)
+            replay.end()
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.integers(1, 200),
+    entries_min=st.integers(1, 20),
+    twice=st.sampled_from((0.5, 0.9)),
+)
+def test_the_newest_readings_are_known_however_often_and_late_they_come_again(
+    seed: int, steps: int, entries_min: int, twice: float
+):
+    rng, now_ms = random.Random(seed), T0_MS
+    known = Identities(window_ms=WINDOW_MS, entries_min=entries_min)
+    newest: list[int] = []
+
+    def is_new(which: int) -> bool:
+        if which % 2:
+            return known.observe_content(b"%d" % which)
+        outcome = known.observe_number("s", "q", which // 2, T0_MS + which)
+        return outcome.verdict is not Verdict.DUPLICATE
+
+    for step in range(steps):
+        if newest and rng.random() < twice:
+            assert not is_new(rng.choice(newest))
+        else:
+            assert is_new(step)
+            newest = [*newest, step][-entries_min:]
+        now_ms += rng.choice((1, WINDOW_MS // 2, WINDOW_MS))
+        known.turn(now_ms)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 
 from matchday.domain.account import Counts, LedgerRecord, TailEntry
 from matchday.protocols.ownership import Event, Ownership, Standing
-from matchday.protocols.redelivery import Doubt, in_doubt
+from matchday.protocols.redelivery import SESSION_LOST, Doubt, in_doubt
 from matchday.protocols.ticks import Do, Fate, Ticks
 from protocol_script import SCRIPTS, Script, demand, finds_violation
 
@@ -35,17 +35,25 @@ class Message:
 class CommittedTick:
     record: LedgerRecord
     accepted: list[int]
+    session: int = 0
 
 
 @dataclass
 class Broker:
-    """A broker that keeps one session: what is unacknowledged comes again, first and in order."""
+    """A broker that keeps one session: what is unacknowledged comes again, first and in order.
+
+    Now and then it loses the session and all it held. It says so until a tick of the new one
+    is in the log: that an owner hears of it and dies before is beyond the protocol.
+    """
 
     reuses_packet_ids: bool = False
     queue: list[Message] = field(default_factory=list)
     in_flight: dict[int, Message] = field(default_factory=dict)
     connection: int = 0
     published: list[Message] = field(default_factory=list)
+    session: int = 0
+    session_in_log: int = 0
+    lost: set[int] = field(default_factory=set)
     _packet_id: int = 0
     _is_resent: bool = True
 
@@ -58,6 +66,14 @@ class Broker:
         self.connection += 1
         self._is_resent = False
         return self.connection
+
+    def lose_session(self) -> None:
+        self.lost.update(one.uid for one in [*self.in_flight.values(), *self.queue])
+        self.in_flight.clear()
+        self.queue.clear()
+        self.session += 1
+        self.connection += 1
+        self._packet_id = 0
 
     def receive(self, connection: int, count: int) -> list[tuple[int, Message]]:
         if connection != self.connection:
@@ -112,7 +128,8 @@ class Process:
         too_few = world.mutant == "remembers one too few"
         self.doubt = Doubt(entries_max=RECEIVE_MAX - too_few)
         self.known: set[int] = set()
-        self.epoch = self.connection = 0
+        self.epoch = self.connection = self.session = 0
+        self.is_resumed = True
         self.deliveries: list[tuple[int, Message]] = []
         self.tick = CommittedTick(LedgerRecord(slot="s", tick="", ts=""), [])
 
@@ -143,13 +160,19 @@ class Process:
         broker = self.world.broker
         if self.connection == 0 or script.pick([False] * 5 + [True]):
             self.connection = broker.connect()
+            self.session = broker.session
+            self.is_resumed = broker.session_in_log == broker.session
+            if self.world.mutant == "dies with what it heard":
+                broker.session_in_log = broker.session
         self.deliveries = broker.receive(self.connection, script.pick([2, 1]))
         if not self.deliveries:
             if broker.connection != self.connection:
                 self.connection = 0
             return
-        self.doubt.connected("", self.connection)
-        accepted, tail, duplicates = [], [], 0
+        is_resumed = self.is_resumed or self.world.mutant == "ignores a lost session"
+        accepted, tail, duplicates = [], list[TailEntry](), 0
+        if self.doubt.connected("", self.connection, is_resumed=is_resumed):
+            tail += [SESSION_LOST] * (self.world.mutant != "notes no lost session")
         for packet_id, message in self.deliveries:
             if message.is_numbered:
                 is_new = message.uid not in self.known
@@ -165,7 +188,7 @@ class Process:
         counts = {"s": Counts(accepted=len(accepted), duplicate=duplicates)}
         name = self.ticks.gathered()
         record = LedgerRecord(slot="s", tick=name, ts="", counts=counts, tail=tuple(tail))
-        self.tick = CommittedTick(record, accepted)
+        self.tick = CommittedTick(record, accepted, self.session)
 
     def _send(self, script: Script) -> None:
         fate = script.pick(["answered", "request lost", "answer lost", "answered", "late"])
@@ -174,7 +197,7 @@ class Process:
         elif fate == "late":
             self.world.network.append((self.epoch, self.tick))
             self.ticks.unanswered()
-        elif not self.world.log.append(self.epoch, self.tick):
+        elif not self.world.append(self.epoch, self.tick):
             self.ticks.refused()
         elif fate == "answer lost":
             self.ticks.unanswered()
@@ -213,6 +236,12 @@ class World:
         self.processes.append(process)
         return process
 
+    def append(self, epoch: int, tick: CommittedTick) -> bool:
+        is_there = self.log.append(epoch, tick)
+        if is_there:
+            self.broker.session_in_log = max(self.broker.session_in_log, tick.session)
+        return is_there
+
     def run(self, numbers: Sequence[int]) -> None:
         script = Script(numbers)
         self.start()
@@ -222,11 +251,13 @@ class World:
         self.settle()
 
     def _act(self, script: Script) -> None:
-        what = script.pick(["step"] * 9 + ["publish"] * 4 + ["arrive", "crash", "start"])
+        what = script.pick(["step"] * 9 + ["publish"] * 4 + ["arrive", "crash", "start", "lose"])
         if what == "publish" and len(self.broker.published) < 12:
             self.broker.publish(script.pick("ab"), is_numbered=script.pick([False, False, True]))
         elif what == "arrive" and self.network:
-            self.log.append(*self.network.pop(script.pick(range(len(self.network)))))
+            self.append(*self.network.pop(script.pick(range(len(self.network)))))
+        elif what == "lose":
+            self.broker.lose_session()
         elif what == "start" and len(self.processes) < 3:
             self.start()
         elif self.processes:
@@ -253,10 +284,11 @@ class World:
             demand(process.step(quiet), "the only owner was refused")
             self.check()
         for request in self.network:
-            self.log.append(*request)
+            self.append(*request)
         self.check()
         stored = {uid for tick in self.log.ticks for uid in tick.accepted}
-        demand(stored == set(range(len(self.broker.published))), "something never arrived")
+        everything = set(range(len(self.broker.published)))
+        demand(stored | self.broker.lost == everything, "something never arrived")
         demand(not self.broker.in_flight, "something was never acknowledged")
 
 
@@ -320,7 +352,15 @@ def test_every_message_is_once_in_the_log_and_acknowledged_only_then(numbers: li
 
 
 @pytest.mark.parametrize(
-    "mutant", [*MUTANTS, "no fence", "forgets what it committed", "remembers one too few"]
+    "mutant",
+    [
+        *MUTANTS,
+        "no fence",
+        "forgets what it committed",
+        "remembers one too few",
+        "ignores a lost session",
+        "notes no lost session",
+    ],
 )
 def test_protocol_with_a_step_left_out_is_found_out(mutant: str):
     assert finds_violation(lambda numbers: World(mutant).run(numbers))
@@ -329,6 +369,11 @@ def test_protocol_with_a_step_left_out_is_found_out(mutant: str):
 def test_broker_that_reuses_packet_ids_at_once_is_beyond_the_protocol():
     """The limit that docs/explanation/protocols.md states, shown."""
     assert finds_violation(lambda numbers: World("reused packet ids").run(numbers))
+
+
+def test_session_and_then_owner_lost_before_the_next_commit_is_beyond_the_protocol():
+    """The limit that docs/explanation/protocols.md states, shown."""
+    assert finds_violation(lambda numbers: World("dies with what it heard").run(numbers))
 
 
 @pytest.mark.parametrize("standing", list(Standing))

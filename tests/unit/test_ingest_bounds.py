@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+from matchday.domain.topics import NativeTopic, parse_native
 from matchday.ingest import identity
 from matchday.ingest.adapters import ROUTE_CHARS_MAX, ROUTES_MAX, Adapters, RefusedSources
 from matchday.ingest.identity import HOLES_MAX, Identities
@@ -136,3 +137,17 @@ def test_a_great_many_numberings_age_some_with_each_turn_and_none_too_early(monk
         at_ms += WINDOW_MS // 10
         identities.turn(at_ms)
     assert identities.observe_number("s7", "q", 2, 0)[:2] == (Verdict.NEW, 0)
+
+
+def test_parts_of_topics_are_remembered_of_short_ones_only():
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            source = f"{number}-" + "x" * 60_000
+            assert parse_native(f"matchday/v/scalar/{source}") == NativeTopic("v", "scalar", source)
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 2_000_000
+    short = parse_native("matchday/v/scalar/s")
+    assert short is parse_native("matchday/v/scalar/s")

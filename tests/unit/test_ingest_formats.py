@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from matchday.domain.instants import ms_from_iso
 from matchday.domain.reading import Count, Positions, Scalar, TrackedObject
 from matchday.errors import ConfigError, RefusedError
 from matchday.ingest.adapters import Adapters, RefusedSources
@@ -236,3 +237,30 @@ def test_source_that_is_not_registered_is_refused_when_only_registered_ones_may_
     with pytest.raises(RefusedError) as caught:
         check(reading, arrived_ms=NOW, policy=GatePolicy(registered=frozenset({"other"})))
     assert caught.value.reason == "unregistered"
+
+
+@pytest.mark.parametrize("digits", [20, 309, 310, 4299])
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize(
+    ("topic", "payload", "expected"),
+    [
+        ("temperature", '{"sensorId":"a","temperature":NUMBER}', "wrong_type"),
+        ("depth", '{"sensorId":"a","other":NUMBER}', "unknown_topic"),
+        ("temperature", '{"sensorId":"a","temperature":1,"collectedAt":NUMBER}', "bad_time"),
+        ("temperature", '{"sensorId":NUMBER,"temperature":1,"collectedAt":NUMBER}', "bad_time"),
+        ("crowd/live/c", '{"peopleCount":NUMBER}', "wrong_type"),
+        ("crowd/live/c", '{"peopleCount":1,"timestamp":NUMBER}', "bad_time"),
+    ],
+)
+def test_number_beyond_all_floats_is_refused(
+    topic: str, payload: str, expected: str, sign: str, digits: int
+):
+    assert reason(topic, payload.replace("NUMBER", sign + "9" * digits)) == expected
+
+
+@pytest.mark.parametrize("text", ["x" * 65, "2024-09-09T14:01:09." + "0" * 100 + "Z", "9" * 5000])
+def test_time_longer_than_any_time_is_refused_and_not_remembered(text: str):
+    before = ms_from_iso.cache_info().currsize
+    payload = f'{{"sensorId":"a","temperature":1,"collectedAt":"{text}"}}'
+    assert reason("temperature", payload) == "bad_time"
+    assert ms_from_iso.cache_info().currsize == before

@@ -126,3 +126,23 @@ def test_window_read_from_the_stream_wins_over_the_snapshot():
     see(known, 50)
     known.resume("s", "q", (41, T0))
     assert see(known, 51) == (Verdict.NEW, 0)
+
+
+def test_what_only_comes_again_turns_no_window():
+    known = identities(entries_min=20)
+    for turn in range(6):
+        for seq in range(10):
+            # Half of them are of a run begun anew.
+            verdict, _ = see(known, seq % 5, T0 + seq)
+            assert (verdict is Verdict.DUPLICATE) == (turn > 0)
+            assert known.observe_content(b"%d" % seq) == (turn == 0)
+        known.turn(T0 + turn * 130_000)
+
+
+def test_numbers_without_times_of_their_own_that_arrive_together_are_all_new():
+    known = identities()
+    verdicts = [
+        known.observe_number("s", "q", seq, T0, is_timed=False).verdict
+        for seq in [1, 2, 3, 1, 2, 3, 3, 2]
+    ]
+    assert Verdict.DUPLICATE not in verdicts

@@ -136,6 +136,7 @@ def test_late_number_is_known_for_a_whole_window_wherever_its_gap_was():
     assert see(known, 2, 2) == (Verdict.DUPLICATE, 0)
     known.turn(T0_MS + 2 * WINDOW_MS)
     assert see(known, 2, 2) == (Verdict.DUPLICATE, 0)
+    see(known, 6, 6)
     known.turn(T0_MS + 3 * WINDOW_MS)
     assert see(known, 2, 2) == (Verdict.NEW, 0)
 
@@ -188,11 +189,11 @@ def test_last_number_told_is_the_highest():
     in_turn(known, range(5000, 5010), range(10), at_ms=0)
     into: dict[str, dict[str, tuple[int, int]]] = {}
     keys = known.keys()
-    known.tell(keys, 0, len(keys), into=into, most=9, is_whole=False)
+    known.tell(keys, 0, len(keys), into=into, most=9, chars_max=99, is_whole=False)
     assert into == {"s": {"q": (5009, T0_MS + 9000)}}
     into.clear()
     see(known, 10, 20_000)
-    known.tell(keys, 0, len(keys), into=into, most=9, is_whole=False)
+    known.tell(keys, 0, len(keys), into=into, most=9, chars_max=99, is_whole=False)
     assert not into
 
 

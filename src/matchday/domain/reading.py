@@ -10,7 +10,9 @@ Make readings with keywords. The places that make one for every message (`ingest
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -109,11 +111,34 @@ def kind_of(reading: Reading) -> str:
     return "positions" if type(reading) is Positions else "count"
 
 
+_POSITIONS_NUMBERING: Final = "positions\n"
+_COUNT_NUMBERING: Final = "count\n"
+_TOLD: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        _POSITIONS_NUMBERING: "positions",
+        _COUNT_NUMBERING: "count",
+        "positions": _POSITIONS_NUMBERING,
+        "count": _COUNT_NUMBERING,
+    }
+)
+
+
 def numbering_of(reading: Reading) -> str:
-    """Name the series that the source numbers on its own: the quantity, else the kind."""
+    """Name the series that the source numbers on its own: the quantity, else the kind.
+
+    A kind's name ends in what no quantity has: quantities are printable.
+    """
     if type(reading) is Scalar:
         return reading.quantity
-    return "positions" if type(reading) is Positions else "count"
+    return _POSITIONS_NUMBERING if type(reading) is Positions else _COUNT_NUMBERING
+
+
+def numbering_told(name: str) -> str:
+    """Give a numbering's name in the ledger, and of that name the numbering.
+
+    There a kind has its own name, as it ever had, and a quantity called so has the other.
+    """
+    return _TOLD.get(name, name)
 
 
 def partition_key(reading: Reading) -> str:

@@ -153,6 +153,8 @@ def wrong_partitions(plan: TopicPlan, count: int, *, name: str) -> str | None:
 
 
 NATIVE_ROOT = "matchday"
+KEPT_CHARS_MAX = 300
+"""Longest topic whose parts are remembered: at MQTT's 65,535 bytes each they would be 4 GB."""
 
 
 @dataclass(frozen=True)
@@ -167,15 +169,21 @@ class NativeTopic:
         return f"{NATIVE_ROOT}/{self.venue}/{self.kind}/{self.source}"
 
 
-@lru_cache(maxsize=65536)
 def parse_native(topic: str) -> NativeTopic | None:
     """Split a native MQTT topic into its parts, or give None for any other topic."""
+    return _split_once(topic) if len(topic) <= KEPT_CHARS_MAX else _split(topic)
+
+
+def _split(topic: str) -> NativeTopic | None:
     parts = topic.split("/")
     if len(parts) != 4 or parts[0] != NATIVE_ROOT or parts[2] not in KINDS:
         return None
     if not parts[1] or not parts[3]:
         return None
     return NativeTopic(parts[1], parts[2], parts[3])
+
+
+_split_once = lru_cache(maxsize=65536)(_split)
 
 
 def matches(topic_filter: str, topic: str) -> bool:

@@ -299,7 +299,7 @@ class Bridge:
             tick=name,
             ts_ms=now_ms,
             now_s=now_s,
-            tick_bytes=len(outputs[Topic.LEDGER][0].value),
+            tick_bytes=sum(len(record.value) for record in outputs[Topic.LEDGER]),
         )
         return outputs
 

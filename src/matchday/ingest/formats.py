@@ -21,6 +21,10 @@ from matchday.ingest.native import DECODE_ERRORS, instant_ms, refusal
 TEXT_CHARS_MAX = 200
 """Longest message of a text sensor; the patterns below are not run on anything longer."""
 
+TIME_CHARS_MAX = 64
+"""Longest text that is read as a time, and remembered with it."""
+
+_INTEGER_MAX = 2**63
 _KNOWN_ORIGINAL_TOPICS = frozenset({"image", "temperature"})
 _LABELLED = re.compile(
     r"^\s*(?P<name>[A-Za-z][\w ]*?)\s*(?:is\s*)?:"
@@ -192,7 +196,10 @@ def _json_object(topic: str, payload: bytes) -> dict[str, Any]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Tell whether a value is a number that a float can be: JSON has integers beyond them."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= _INTEGER_MAX
+    return isinstance(value, float)
 
 
 def _stated_time(value: object, arrived_ms: int, zone: tzinfo) -> tuple[int, bool]:
@@ -202,6 +209,10 @@ def _stated_time(value: object, arrived_ms: int, zone: tzinfo) -> tuple[int, boo
     if _is_number(value):
         return round(float(value)), True  # type: ignore[arg-type]
     text = str(value)
+    if len(text) > TIME_CHARS_MAX:
+        raise RefusedError(
+            "bad_time", f"reading time {text[:40]!r}: {len(text)} characters above {TIME_CHARS_MAX}"
+        )
     if _DAY_FIRST.match(text):
         try:
             moment = datetime.strptime(text.replace("/", "-"), "%d-%m-%Y %H:%M:%S")  # noqa: DTZ007

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from itertools import accumulate, chain
 from operator import itemgetter
 
+from matchday.domain.reading import numbering_told
 from matchday.ingest.numbering import Numbering, Verdict, begun
 from matchday.ingest.runs import (
     APART,
@@ -143,7 +144,8 @@ class Identities:
                 known.leap(t_ms, gap)
                 self._open(gap)
                 return Outcome(Verdict.NEW, gap, gap, gap)
-            if known.has(seq, t_ms):
+            if is_timed and known.has(seq, t_ms):
+                self._entries -= 1  # what only comes again must never push out what it repeats
                 return DUPLICATE
             if is_timed and known.fill_late(seq, t_ms):
                 self._foreign.pop((source, numbering), None)
@@ -159,6 +161,8 @@ class Identities:
         if outcome.verdict is not Verdict.DUPLICATE:
             # Not all that comes changes the last number, by which a foreign one is told.
             self._foreign.pop((source, numbering), None)
+        else:
+            self._entries -= 1
         self._open(outcome.opened)
         return outcome
 
@@ -225,17 +229,22 @@ class Identities:
         The digest has 96 bits: two readings of the same window collide with a chance
         below 1e-16 at ten million readings.
         """
-        self._entries += 1
         digest = blake2b(record_value, digest_size=12).digest()
         if digest in self._digests or digest in self._older_digests:
             return False
+        self._entries += 1
         self._digests.add(digest)
         return True
 
     def resume(self, source: str, numbering: str, last: tuple[int, int]) -> None:
         """Continue a numbering that the stream's window does not show after its last number."""
-        if self._find(source, numbering) is None:
+        known = self._find(source, numbering)
+        if known is None:
             self._put(source, numbering, begun(*last))
+        elif known.last[0] < last[0]:
+            runs = known if isinstance(known, Runs) else Runs((source, numbering), known)
+            runs.recall(*last)
+            self._numberings[numbering][source] = runs
 
     def disown_all_but(self, sources: Collection[str]) -> None:
         """Keep what is known of other sources for two windows only: other slots have them.
@@ -263,6 +272,7 @@ class Identities:
         *,
         into: dict[str, dict[str, tuple[int, int]]],
         most: int,
+        chars_max: int,
         is_whole: bool,
     ) -> int:
         """Write last numbers and their event times down, by source and numbering.
@@ -271,8 +281,9 @@ class Identities:
             keys: From `keys`; those forgotten since are left out, and so are foreign ones.
             start: The first one to look at.
             end: Where to stop at the latest.
-            into: Gets what is written.
+            into: Gets what is written, under `numbering_told`.
             most: How many are written at most.
+            chars_max: No more are written once their names have so many characters.
             is_whole: Also those that have not changed since they were last written.
 
         Returns:
@@ -284,10 +295,11 @@ class Identities:
                 continue
             if self._foreign and self._is_foreign((source, numbering), known):
                 continue
-            if not most:
+            if not most or chars_max <= 0:
                 return at
             most -= 1
-            into.setdefault(source, {})[numbering] = known.tell()
+            chars_max -= len(source) + len(numbering)
+            into.setdefault(source, {})[numbering_told(numbering)] = known.tell()
         return end
 
     def turn(self, arrived_ms: int) -> None:

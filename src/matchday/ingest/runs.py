@@ -191,7 +191,8 @@ class Runs:
             gap_fill_max: Longest gap whose numbers are kept open one by one.
         """
         there = [run.window.at(seq) for run in self._runs]
-        if t_ms in there or self._strays.has(seq, t_ms):
+        # The time of an arrival is that of all that came with it: it proves nothing.
+        if is_timed and (t_ms in there or self._strays.has(seq, t_ms)):
             return DUPLICATE
         outcome = self._take(there, seq, t_ms, is_timed, gap_fill_max)
         self._note_latest(t_ms)
@@ -208,7 +209,7 @@ class Runs:
             How many numbers are kept open from now on.
         """
         there = [run.window.at(seq) for run in self._runs]
-        if t_ms in there or self._strays.has(seq, t_ms):
+        if is_timed and (t_ms in there or self._strays.has(seq, t_ms)):
             return 0
         outcome = NEXT
         if place == BEGINS:
@@ -221,6 +222,12 @@ class Runs:
             self._strays.add(seq, t_ms)
         self._note_latest(t_ms)
         return outcome.opened
+
+    def recall(self, seq: int, t_ms: int) -> None:
+        """Know of a run by its last number, which is all that was written down of it."""
+        if len(self._runs) < RUNS_MAX:
+            self._runs.append(_Run(begun(seq, t_ms)))
+            self._latest_ms = None
 
     def _replay_after(
         self, gap: int, seq: int, t_ms: int, is_timed: bool, gap_fill_max: int

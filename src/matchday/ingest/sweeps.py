@@ -33,6 +33,10 @@ PIECE_MAX: Final = 5000
 """Numberings written with one tick: some milliseconds, and 250 kB. So many or fewer known are
 written whole each time, in one piece."""
 
+PIECE_CHARS_MAX: Final = 500_000
+"""Characters in the names of a piece, four bytes each at most: with the numbers 2.3 MB, where a
+record may have 4. Only names above 100 characters are fewer then."""
+
 VISITS_MAX: Final = 50_000
 """Numberings looked at with one tick."""
 
@@ -81,7 +85,13 @@ class Sweeps:
         found: dict[str, dict[str, tuple[int, int]]] = {}
         end = min(len(keys), self._visited + VISITS_MAX)
         self._visited = self._identities.tell(
-            keys, self._visited, end, into=found, most=PIECE_MAX, is_whole=self._is_whole
+            keys,
+            self._visited,
+            end,
+            into=found,
+            most=PIECE_MAX,
+            chars_max=PIECE_CHARS_MAX,
+            is_whole=self._is_whole,
         )
         is_last = self._visited >= len(keys)
         record = LedgerRecord(

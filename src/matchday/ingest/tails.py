@@ -38,7 +38,7 @@ class Tail:
     Attributes:
         own: The slot's records, oldest first.
         all: The records of every slot, oldest first.
-        own_ms: Stream time of the slot's newest record; None where it has none.
+        own_at_ms: Stream times of these.
         newest_ms: Stream time of the newest record of all; None where there is none.
         sweeps: What the slot's records say of its sweeps.
         begins: Where reading began.
@@ -47,7 +47,7 @@ class Tail:
 
     own: Sequence[LedgerRecord]
     all: Sequence[LedgerRecord]
-    own_ms: int | None
+    own_at_ms: Sequence[int]
     newest_ms: int | None
     sweeps: SweepsRead
     begins: Mapping[Partition, int]
@@ -160,7 +160,7 @@ def _read(stream: Stream, slot: str, count: int, since: Mapping[Partition, int])
     return Tail(
         own=[decoded for _, decoded in own],
         all=every,
-        own_ms=own[-1][0] if own else None,
+        own_at_ms=[time_ms for time_ms, _ in own],
         newest_ms=newest_ms,
         sweeps=SweepsRead(own),
         begins=begins,

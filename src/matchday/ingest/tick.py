@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from msgspec.structs import replace
+
 from matchday.domain.account import Counts, LedgerRecord, TailEntry, encode_ledger
 from matchday.domain.instants import iso_from_ms
 from matchday.domain.reading import Reading, numbering_of, partition_key
@@ -24,7 +26,10 @@ from matchday.ingest.numbering import Verdict
 from matchday.ingest.replay import noted
 from matchday.ingest.steady import Steady
 from matchday.ports import Deliveries, Record
-from matchday.protocols.redelivery import Doubt
+from matchday.protocols.redelivery import SESSION_LOST, Doubt
+
+LEDGER_BYTES_MAX = 2 * 2**20
+"""Above it, half of what the topic takes, a tick has several records of counts."""
 
 TRUNCATED_BYTES = 64 * 1024
 """How much of a message above `payload_bytes_max` a dead letter keeps."""
@@ -64,7 +69,7 @@ class Tick:
         return {
             Topic.ANALYTICS: self.analytics,
             Topic.DEAD_LETTERS: self.dead_letters,
-            Topic.LEDGER: [Record(slot.encode(), encode_ledger(ledger))],
+            Topic.LEDGER: [Record(slot.encode(), value) for value in _in_pieces(ledger)],
         }
 
     def sums(self) -> dict[str, Counts]:
@@ -77,6 +82,23 @@ class Tick:
             total = sums[source] = Counts(sums[source].accepted if source in sums else 0)
             total.add(counts)
         return sums
+
+
+def _in_pieces(record: LedgerRecord) -> list[bytes]:
+    """Encode a ledger record, as several of the same tick where it is too large for one.
+
+    Each source and each delivery stands in one of them, in the same order, so whoever adds
+    them up or reads one after the other finds the same.
+    """
+    value = encode_ledger(record)
+    if len(value) <= LEDGER_BYTES_MAX or len(record.counts) + len(record.tail) < 2:
+        return [value]
+    counts, tail = list(record.counts.items()), record.tail
+    at, tail_at = (len(counts) + 1) // 2, len(tail) // 2
+    return [
+        *_in_pieces(replace(record, counts=dict(counts[:at]), tail=tail[:tail_at])),
+        *_in_pieces(replace(record, counts=dict(counts[at:]), tail=tail[tail_at:])),
+    ]
 
 
 class Sorter:
@@ -102,7 +124,8 @@ class Sorter:
     def take(self, tick: Tick, deliveries: Deliveries) -> None:
         """Decide the fate of every message of a batch and note it in the tick."""
         arrived_ms, origin = deliveries.arrived_ms, deliveries.origin
-        self._doubt.connected(origin, deliveries.connection)
+        if self._doubt.connected(origin, deliveries.connection, is_resumed=deliveries.is_resumed):
+            tick.tail.append(SESSION_LOST)
 
         def other_way(topic: str, payload: bytes, packet_id: int) -> None:
             """Take a message that the shorter way of steady sources leaves."""
@@ -179,15 +202,19 @@ class Sorter:
             counts.duplicate += 1
 
     def _is_repeated(self, tick: Tick, delivery: tuple[str, int, str, bytes]) -> bool:
-        """Tell whether a message without a time of its own was committed before; note it if not."""
+        """Tell whether a message without a time of its own was committed before, and note it.
+
+        A publisher's is noted again where it is repeated: this acknowledgement may be lost as
+        well. A broker's is remembered from the first time, as long as it may come again.
+        """
         origin, packet_id, topic, payload = delivery
         if packet_id == 0:
             return False
         digest = digest_of(topic, payload)
-        if self._doubt.is_repeated(origin, packet_id, digest):
-            return True
-        tick.tail.append(TailEntry(origin, packet_id, digest))
-        return False
+        is_repeated = self._doubt.is_repeated(origin, packet_id, digest)
+        if origin or not is_repeated:
+            tick.tail.append(TailEntry(origin, packet_id, digest))
+        return is_repeated
 
     def _refuse(
         self, tick: Tick, topic: str, payload: bytes, error: RefusedError, arrived_ms: int

@@ -6,7 +6,9 @@ be added behind what is read here. Does not own how far back the ledger is read 
 
 from __future__ import annotations
 
-from matchday.domain.reading import numbering_of
+from collections.abc import Mapping, Sequence
+
+from matchday.domain.reading import numbering_of, numbering_told
 from matchday.domain.topics import Topic
 from matchday.domain.wire import decode_reading, encode_reading
 from matchday.errors import RefusedError
@@ -14,8 +16,9 @@ from matchday.ingest.gate import SEQ_END
 from matchday.ingest.identity import Identities
 from matchday.ingest.replay import Replay, place_of
 from matchday.ingest.tails import Tail, tail_of
-from matchday.ports import Start, Stream, StreamRecord
+from matchday.ports import Partition, Start, Stream, StreamRecord
 from matchday.protocols.redelivery import Doubt, in_doubt
+from matchday.protocols.ticks import run_of
 
 SLACK_MS = 60_000
 """How much later than its tick's record a reading may stand in the stream, by the stream's
@@ -23,6 +26,10 @@ clocks: more than a transaction may take, and clocks of brokers differ."""
 
 SWEEP_SLACK_MS = 1000
 """How much later than a reading the beginning of the sweep that told it may stand."""
+
+OWNERS_MAX = 30
+"""Owners that worked for less than a window each, one after the other, behind which nothing is
+looked for: some seconds of reading back where each came long after the one before."""
 
 _POLL_S = 0.5
 _RECORDS_MAX = 2000
@@ -54,47 +61,78 @@ def warm(
     replay = Replay(identities, is_noted=_is_noted(tail))
     read_back = _ReadBack(identities, replay)
     if tail.newest_ms is not None:
-        since_ms = tail.newest_ms - window_ms
-        if tail.own_ms is not None:
-            own_since_ms = _own_since_ms(tail, tail.own_ms - window_ms)
-            own_until_ms = tail.own_ms + SLACK_MS
+        since_ms, apart = tail.newest_ms - window_ms, []
+        for own_since_ms, own_until_ms in _own_spans(tail, window_ms):
             if own_until_ms < since_ms:
-                _observe_between(stream, read_back, since_ms=own_since_ms, until_ms=own_until_ms)
+                apart.append((own_since_ms, own_until_ms))
             else:
                 since_ms = min(since_ms, own_since_ms)
-        _observe_to_end(stream, read_back, since_ms=since_ms, entries_min=entries_min)
-        replay.end()
-    for (source, numbering), last in _last_numbers(tail).items():
+        _observe(stream, read_back, apart=apart, since_ms=since_ms, entries_min=entries_min)
+    for (source, numbering), last in _last_numbers(tail, slot).items():
         identities.resume(source, numbering, last)
+    # After the last numbers: of a numbering with none but late ones these say where it goes on.
+    replay.end()
     if slot_count > 1:
         identities.disown_all_but(_own_sources(tail))
     doubt.restarted(in_doubt(tail.own))
     return tail
 
 
-def _own_since_ms(tail: Tail, window_since_ms: int) -> int:
-    """Give from when on the slot's readings are read: the window, or what no sweep has told."""
-    if tail.sweeps.since_ms is None:
-        return window_since_ms
-    return min(window_since_ms, tail.sweeps.since_ms - SWEEP_SLACK_MS)
+def _own_spans(tail: Tail, window_ms: int) -> list[tuple[int, int]]:
+    """Give from when until when the slot's own readings are read, oldest first, apart."""
+    spans: list[tuple[int, int]] = []
+    for end_ms in _ends_ms(tail, window_ms):
+        since_ms, until_ms = end_ms - window_ms, end_ms + SLACK_MS
+        if not spans and tail.sweeps.since_ms is not None:
+            # What no sweep has told.
+            since_ms = min(since_ms, tail.sweeps.since_ms - SWEEP_SLACK_MS)
+        if spans and until_ms >= spans[-1][0]:
+            later_since_ms, until_ms = spans.pop()
+            since_ms = min(since_ms, later_since_ms)
+        spans.append((since_ms, until_ms))
+    return spans[::-1]
 
 
-def _last_numbers(tail: Tail) -> dict[tuple[str, str], tuple[int, int]]:
+def _ends_ms(tail: Tail, window_ms: int) -> list[int]:
+    """Give when those owners accepted last whose messages may still come again, newest first.
+
+    What comes again was accepted within a window before the last owner's end; or that owner
+    had begun less than a window before, so that not all had come again and been acknowledged:
+    then before the end of the one before it, and so on. One that accepted nothing adds nothing.
+    """
+    ends_ms: list[int] = []
+    run, end_ms = "", None
+    for record, at_ms in zip(reversed(tail.own), reversed(tail.own_at_ms), strict=True):
+        if run_of(record.tick) != run:
+            run, end_ms = run_of(record.tick), None
+        if end_ms is not None:
+            if at_ms < end_ms - window_ms:
+                break
+        elif any(one.accepted for one in record.counts.values()):
+            end_ms = at_ms
+            ends_ms.append(at_ms)
+            if len(ends_ms) == OWNERS_MAX:
+                break
+    return ends_ms
+
+
+def _last_numbers(tail: Tail, slot: str) -> dict[tuple[str, str], tuple[int, int]]:
     """Give the last number and its event time of every numbering, by source and numbering.
 
-    The slot's own newest sweeps say it, unless another slot has had the source since.
+    The slot's own newest sweeps say it, unless another slot has had the source since: times
+    tell that, but not which of one slot's is newer, since clocks are set back.
     """
-    found: dict[tuple[str, str], tuple[int, int]] = {}
-    for tick in tail.own:
-        for source, numberings in tick.last_seq.items():
-            for numbering, last in numberings.items():
-                found[source, numbering] = last
+    told: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
     for tick in tail.all:
         for source, numberings in tick.last_seq.items():
             for numbering, last in numberings.items():
-                known = found.get((source, numbering))
-                if known is None or last[1] > known[1]:
-                    found[source, numbering] = last
+                told.setdefault(tick.slot, {})[source, numbering_told(numbering)] = last
+    found = dict(told.pop(slot, {}))
+    for others in told.values():
+        for key, last in others.items():
+            known = found.get(key)
+            if known is None or last[1] > known[1]:
+                found[key] = last
     return found
 
 
@@ -140,40 +178,68 @@ class _ReadBack:
             self._identities.observe_content(encode_reading(reading))
 
 
-def _observe_between(stream: Stream, read_back: _ReadBack, *, since_ms: int, until_ms: int) -> None:
-    """Take in what was accepted between two moments of the stream's clock."""
-    later = stream.reader([Topic.ANALYTICS], Start.since(until_ms))
+def _observe(
+    stream: Stream,
+    read_back: _ReadBack,
+    *,
+    apart: Sequence[tuple[int, int]],
+    since_ms: int,
+    entries_min: int,
+) -> None:
+    """Take in what was accepted lately, each record once and those of a partition in order.
+
+    Args:
+        stream: Whose `analytics`.
+        read_back: Takes the records in.
+        apart: From when until when besides, oldest first, by the stream's clock.
+        since_ms: From when on to the end.
+        entries_min: How many of the newest records of each partition at least.
+    """
+    by_count = _offsets(stream, Start.last(entries_min))
+    by_time = _offsets(stream, Start.since(since_ms))
+    begins = {place: min(at, by_count[place]) for place, at in by_time.items()}
+    stretches: list[tuple[dict[Partition, int], dict[Partition, int]]] = []
+    for apart_since_ms, apart_until_ms in reversed(apart):
+        firsts = _offsets(stream, Start.since(apart_since_ms))
+        ends = _offsets(stream, Start.since(apart_until_ms))
+        for place, first in firsts.items():
+            if ends[place] >= begins[place]:
+                begins[place] = min(begins[place], first)
+                ends[place] = first
+        stretches.append((firsts, ends))
+    for firsts, ends in reversed(stretches):
+        _observe_between(stream, read_back, firsts, ends)
+    reader = stream.reader([Topic.ANALYTICS], Start.at(begins))
     try:
-        ends = dict(later.offsets())
-    finally:
-        later.close()
-    reader = stream.reader([Topic.ANALYTICS], Start.since(since_ms))
-    try:
-        while not reader.is_at_end():
-            at = reader.offsets()
-            if all(at[place] >= end for place, end in ends.items()):
-                return
+        while not reader.is_at_end(is_strict=True):
             for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
                 read_back.take(record)
     finally:
         reader.close()
 
 
-def _observe_to_end(
-    stream: Stream, read_back: _ReadBack, *, since_ms: int, entries_min: int
+def _observe_between(
+    stream: Stream,
+    read_back: _ReadBack,
+    firsts: Mapping[Partition, int],
+    ends: Mapping[Partition, int],
 ) -> None:
-    by_time = stream.reader([Topic.ANALYTICS], Start.since(since_ms))
-    by_count = stream.reader([Topic.ANALYTICS], Start.last(entries_min))
+    reader = stream.reader([Topic.ANALYTICS], Start.at(firsts))
     try:
-        counted = by_count.offsets()
-        begin = {place: min(at, counted[place]) for place, at in by_time.offsets().items()}
-    finally:
-        by_time.close()
-        by_count.close()
-    reader = stream.reader([Topic.ANALYTICS], Start.at(begin))
-    try:
-        while not reader.is_at_end(is_strict=True):
+        while not reader.is_at_end():
+            at = reader.offsets()
+            if all(at[place] >= end for place, end in ends.items()):
+                return
             for record in reader.poll(timeout_s=_POLL_S, records_max=_RECORDS_MAX):
-                read_back.take(record)
+                if record.offset < ends[Partition(record.topic, record.partition)]:
+                    read_back.take(record)
+    finally:
+        reader.close()
+
+
+def _offsets(stream: Stream, start: Start) -> dict[Partition, int]:
+    reader = stream.reader([Topic.ANALYTICS], start)
+    try:
+        return dict(reader.offsets())
     finally:
         reader.close()

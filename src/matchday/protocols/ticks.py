@@ -23,7 +23,8 @@ from matchday.protocols.ownership import Event, Ownership, Standing, illegal
 
 SEARCH_OFFSETS: Final = 200
 """How many of the newest offsets of `ledger` are searched for a tick's name. Only the slots
-of one deployment write there, one record and one transaction mark a tick."""
+of one deployment write there, a record or seldom several and one transaction mark a tick; more
+is searched where none of the slot's is among them."""
 
 SNAPSHOT_MARK: Final = "-snapshot-"
 """Between the name of a tick and the number of one of its snapshot records."""
@@ -159,3 +160,8 @@ class Ticks:
 def tick_of(name: str) -> str:
     """Give the name of the tick that a ledger record belongs to, snapshots included."""
     return name.partition(SNAPSHOT_MARK)[0]
+
+
+def run_of(name: str) -> str:
+    """Give the run of an owner that a ledger record belongs to."""
+    return tick_of(name).rpartition("-")[0]
