@@ -141,6 +141,12 @@ def joined(
     return consumer
 
 
+def rest(consumer: KafkaConsumer) -> None:
+    """Pause a member, and wait until its client asks for no more records."""
+    consumer.pause()
+    poll_until(consumer, lambda: consumer._are_partitions_paused, what="the client rests")
+
+
 def poll_until(
     consumer: KafkaConsumer, condition: Callable[[], bool], *, what: str
 ) -> list[StreamRecord]:
@@ -462,8 +468,7 @@ def test_running_member_is_told_when_retention_passes_it(
     producer = shared.producer("owner")
     opened.callback(producer.close)
     consumer = joined(shared, opened, notes)
-    consumer.pause()
-    consumer.poll(timeout_s=0.1, records_max=1)
+    rest(consumer)
     producer.commit({LEDGER: numbers(0, 10)})
     expire(kafka, shared, 7)
     consumer.resume()
@@ -488,8 +493,7 @@ def test_member_passed_by_retention_goes_on_although_the_broker_falls_silent_jus
     opened.callback(producer.close)
     consumer = joined(stream, opened, notes)
     consumer.commit({LEDGER_0: Bookmark(0)})
-    consumer.pause()
-    consumer.poll(timeout_s=0.1, records_max=1)
+    rest(consumer)
     producer.commit({LEDGER: numbers(0, 10)})
     expire(broker, stream, 7)
 

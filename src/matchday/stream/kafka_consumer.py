@@ -37,6 +37,9 @@ from matchday.stream.kafka_records import (
     read_from,
 )
 
+# A pause may overtake the start of reading on its way to the client's other thread, and there
+# cancels it: nothing is read ever again, without an error (librdkafka issues 2190 and 5591).
+_SETTLED_S: Final = 0.2
 _EXPIRED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 
@@ -74,9 +77,8 @@ class KafkaConsumer:
         self._kept: list[StreamRecord] = []
         """Records received and not given out yet, because of a pause."""
         self._is_paused = False
-        self._are_partitions_paused = False
-        self._is_inside = False
-        """Within a call of the client, where it calls back."""
+        self._assigned_s = 0.0
+        self._is_inside = False  # Within a call of the client, where it calls back.
         self._is_given_up = False
         """Closed while the cluster was silent: what was held is lost."""
         self._is_closed = False
@@ -98,7 +100,6 @@ class KafkaConsumer:
             messages = fetch(
                 self._client,
                 timeout_s=0.0 if is_giving_kept or is_take_over_due else timeout_s,
-                # Nothing comes while paused, but a record may have been on its way: keep it.
                 count_max=1 if self._is_paused or is_giving_kept else records_max,
             )
         finally:
@@ -213,8 +214,8 @@ class KafkaConsumer:
         self._client = Client(self._settings)
         self._commits = BoundedCommits(self._client)
         self._pulse = Pulse(self._cluster, self._client)
-        self._is_adrift = False
-        """The client does not let go of where it read."""
+        self._are_partitions_paused = False
+        self._is_adrift = False  # Where it does not let go of where it read.
         self._client.subscribe(
             list(self._topics),
             on_assign=self._on_assign,
@@ -236,6 +237,7 @@ class KafkaConsumer:
     def _on_revoke(self, client: Client, _places: list[TopicPartition]) -> None:
         if client is not self._client or self._is_given_up:
             return
+        self._unpause()
         # It may have been thrown out since the change that it gets to tell only now.
         is_thrown_out = self._member is not None and client.memberid() != self._member[0]
         self._give_up(self._assignee.lost if is_thrown_out else self._assignee.revoked)
@@ -243,6 +245,7 @@ class KafkaConsumer:
     def _on_lost(self, client: Client, _places: list[TopicPartition]) -> None:
         # An abandoned client ends in a thread of its own, and speaks for nobody any more.
         if client is self._client and not self._is_given_up:
+            self._unpause()
             self._give_up(self._assignee.lost)
 
     def _give_up(self, tell: Callable[[Sequence[Partition]], None]) -> None:
@@ -363,19 +366,24 @@ class KafkaConsumer:
     def _assign(self, client: Client, starts: Mapping[Partition, int]) -> None:
         """Let the client read from these offsets; an error forbids to seek. `poll` pauses again."""
         self._order.begin(starts)
+        # What is paused stays so over an assignment: nothing would come ever again.
+        self._unpause()
         places = [self._cluster.place(*one) for one in starts.items()]
         self._is_adrift = not read_from(client, places, clock=self._cluster.clock)
-        # What was paused before stays so over an assignment: nothing would come ever again.
-        client.resume(places)
-        self._are_partitions_paused = False
+        self._assigned_s = self._cluster.clock.monotonic_s()
 
     def _follow_pause(self) -> None:
-        if self._is_paused == self._are_partitions_paused:
-            return
-        places = [self._cluster.place(partition) for partition in self._next]
-        if places:
-            (self._client.pause if self._is_paused else self._client.resume)(places)
-        self._are_partitions_paused = self._is_paused
+        is_settled = self._cluster.clock.monotonic_s() >= self._assigned_s + _SETTLED_S
+        if not self._is_paused:
+            self._unpause()
+        elif is_settled and not self._are_partitions_paused:
+            self._client.pause([self._cluster.place(one) for one in self._next])
+            self._are_partitions_paused = bool(self._next)
+
+    def _unpause(self) -> None:
+        if self._are_partitions_paused:
+            self._are_partitions_paused = False
+            self._client.resume([self._cluster.place(one) for one in self._next])
 
     def _give(self, records_max: int) -> list[StreamRecord]:
         """Take what may be given out now, and remember how far that is."""
