@@ -5,6 +5,7 @@ Run as a program it is the writer that the crash test kills.
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -658,7 +659,8 @@ def test_closing_twice_is_safe(backend: Backend):
 def test_killed_writer_is_resumed_exactly_once(backend: Backend, batches_before_kill: int):
     backend.store()
     argv = [sys.executable, __file__, backend.kind, backend.place, backend.database]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as writer:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environ) as writer:
         assert writer.stdout is not None
         for _ in range(batches_before_kill):
             confirmed = int(writer.stdout.readline())

@@ -337,6 +337,9 @@ def test_each_reading_is_accepted_once_wherever_numbers_begin(
     restarts=st.integers(1, 10),
 )
 @example(
+    seed=8372983, steps=144, begins=[0], leaps=0.02, anew=0.2, reach=20.0, loss=0.0, restarts=2
+)
+@example(
     seed=289, steps=31, begins=[0, 0, 15000], leaps=0.0, anew=0.03, reach=0.0, loss=0.0, restarts=9
 )
 def test_restart_that_reads_all_back_changes_nothing_of_what_counts_as_missing(

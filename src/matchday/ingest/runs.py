@@ -224,8 +224,11 @@ class Runs:
         return outcome.opened
 
     def recall(self, seq: int, t_ms: int) -> None:
-        """Know of a run by its last number, which is all that was written down of it."""
-        if len(self._runs) < RUNS_MAX:
+        """Know of a run by its last number, which is all that was written down of it.
+
+        Not of one that was given up since: its readings are remembered one by one.
+        """
+        if len(self._runs) < RUNS_MAX and not self._strays.has(seq, t_ms):
             self._runs.append(_Run(begun(seq, t_ms)))
             self._latest_ms = None
 
@@ -266,9 +269,13 @@ class Runs:
         return Outcome(Verdict.RENUMBERED, self._begin(seq, t_ms), BEGINS)
 
     def _latest(self) -> int:
-        """Give the latest event time in any window; until they age it is looked for once."""
+        """Give the latest event time known; until they age it is looked for once.
+
+        Of runs that were given up, too: whether somebody has looked before makes no difference.
+        """
         if self._latest_ms is None:
-            self._latest_ms = max(run.window.latest_ms for run in self._runs)
+            latest_ms = max(run.window.latest_ms for run in self._runs)
+            self._latest_ms = max(latest_ms, self._strays.latest_ms)
         return self._latest_ms
 
     def _note_latest(self, t_ms: int) -> None:

@@ -5,16 +5,21 @@ Owns for how long. Does not own which readings these are (`runs`).
 
 from __future__ import annotations
 
+from typing import Final
+
+_NEVER_MS: Final = -(2**63)
+
 
 class Strays:
     """Readings outside of all windows, for a window at least and two at most."""
 
-    __slots__ = ("_highest", "_lowest", "_older", "_pairs")
+    __slots__ = ("_highest", "_latest_ms", "_lowest", "_older", "_older_latest_ms", "_pairs")
 
     def __init__(self) -> None:
         self._pairs: set[int] | None = None
         self._older: set[int] | None = None
         self._lowest = self._highest = 0
+        self._latest_ms = self._older_latest_ms = _NEVER_MS
 
     def __len__(self) -> int:
         return len(self._pairs or ()) + len(self._older or ())
@@ -25,6 +30,7 @@ class Strays:
         self._highest = max(self._highest, seq) if self else seq
         if self._pairs is None:
             self._pairs = set()
+        self._latest_ms = max(self._latest_ms, t_ms)
         self._pairs.add(_pair(seq, t_ms))
 
     def has(self, seq: int, t_ms: int) -> bool:
@@ -38,9 +44,15 @@ class Strays:
         """Tell whether there may be numbers above one and below another."""
         return len(self) > 0 and self._lowest < upper and self._highest > lower
 
+    @property
+    def latest_ms(self) -> int:
+        """Give the latest event time of those remembered; before all times where there are none."""
+        return max(self._latest_ms, self._older_latest_ms)
+
     def age(self) -> None:
         """Forget what was there at the call before."""
         self._older, self._pairs = self._pairs, None
+        self._older_latest_ms, self._latest_ms = self._latest_ms, _NEVER_MS
 
 
 def _pair(seq: int, t_ms: int) -> int:
